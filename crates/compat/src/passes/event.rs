@@ -1,0 +1,239 @@
+//! The contract of passes over a reply.
+//!
+//! Events flow through the passes of a plan in order; each may let one go by
+//! ([`Out::emit`]), edit it, hold it, or make new ones. There is no I/O, no clock
+//! and no waiting. A whole JSON reply is one event whose choices carry `message`
+//! in place of `delta`.
+
+use bytes::Bytes;
+
+use super::{At, Note, Notes, What};
+use crate::fault::Fault;
+use crate::wire::chat::Chunk;
+use crate::wire::sse;
+use crate::wire::turn::TurnRecord;
+
+/// One event of a reply, on its way to the client.
+#[derive(Debug)]
+pub enum Event<'e> {
+    /// A chunk, or a whole reply.
+    Chunk {
+        /// Its content, opened.
+        chunk: Chunk<'e>,
+        /// How it came.
+        from: From<'e>,
+        /// Whether a pass has edited it.
+        edited: bool,
+    },
+    /// `data: [DONE]`.
+    Done(Bytes),
+    /// Anything else: an event without choices, or one that is not JSON.
+    Opaque(Bytes),
+}
+
+/// Where the bytes of a chunk come from.
+#[derive(Debug, Clone, Copy)]
+pub enum From<'e> {
+    /// A frame of the upstream's stream.
+    Frame(&'e Bytes),
+    /// A whole JSON body.
+    Body(&'e Bytes),
+    /// A pass made it; the text is its JSON.
+    Made(&'e str),
+}
+
+/// How a stream came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    /// The transport ended as it should.
+    Clean,
+    /// The transport ended too early.
+    Truncated,
+    /// The transport failed, or a deadline passed.
+    Failed,
+    /// The client left.
+    ClientGone,
+}
+
+/// A pass over one reply.
+pub trait StreamPass: Send {
+    /// One event in, zero or more out. No I/O, no clock, no waiting.
+    ///
+    /// # Errors
+    /// A [`Fault`] ends the stream with an error event.
+    fn event(&mut self, event: Event<'_>, out: &mut Out<'_>) -> Result<(), Fault>;
+
+    /// The stream is over; emits whatever keeps it well-formed. On
+    /// [`End::ClientGone`] nothing is written.
+    ///
+    /// # Errors
+    /// A [`Fault`] while letting go of what was held.
+    fn end(&mut self, end: End, out: &mut Out<'_>) -> Result<(), Fault> {
+        let _ = (end, out);
+        Ok(())
+    }
+}
+
+/// What the driver has to do next, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Send these bytes to the client.
+    Forward(Bytes),
+    /// Store this, and wait until it is durable, before anything that follows is
+    /// sent.
+    Commit(TurnRecord),
+}
+
+/// A pass at its place in a plan.
+pub struct Placed {
+    /// Of which manifest.
+    pub manifest: std::sync::Arc<str>,
+    /// The pass's name.
+    pub name: &'static str,
+    /// The pass.
+    pub pass: Box<dyn StreamPass>,
+}
+
+/// What passes hand on to: the passes after them, and in the end the client.
+#[derive(Debug)]
+pub struct Out<'o> {
+    rest: &'o mut [Placed],
+    sink: &'o mut Sink,
+}
+
+/// The end of the line.
+#[derive(Debug, Default)]
+pub struct Sink {
+    /// What the driver has to do.
+    pub steps: Vec<Step>,
+    /// What was done.
+    pub notes: Notes,
+    /// Ids given to the client, and the model's own: (given, native).
+    aliases: Vec<(String, String)>,
+}
+
+impl std::fmt::Debug for Placed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Placed").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<'e> Event<'e> {
+    /// Reads one frame of a stream.
+    pub fn of_frame(frame: &'e Bytes, data: &'e [u8]) -> Self {
+        if data == b"[DONE]" {
+            return Self::Done(frame.clone());
+        }
+        match Chunk::parse(data) {
+            Some(chunk) => Self::Chunk {
+                chunk,
+                from: From::Frame(frame),
+                edited: false,
+            },
+            None => Self::Opaque(frame.clone()),
+        }
+    }
+
+    /// Reads a whole JSON body.
+    pub fn of_body(body: &'e Bytes) -> Self {
+        match Chunk::parse(body) {
+            Some(chunk) => Self::Chunk {
+                chunk,
+                from: From::Body(body),
+                edited: false,
+            },
+            None => Self::Opaque(body.clone()),
+        }
+    }
+
+    /// A chunk made by a pass.
+    pub fn made(json: &'e str) -> Option<Self> {
+        Some(Self::Chunk {
+            chunk: Chunk::parse(json.as_bytes())?,
+            from: From::Made(json),
+            edited: false,
+        })
+    }
+
+    /// The bytes the client gets.
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Done(raw) | Self::Opaque(raw) => raw,
+            Self::Chunk { chunk, from, edited } => match (from, edited) {
+                (From::Frame(raw) | From::Body(raw), false) => raw.clone(),
+                (From::Made(json), false) => sse::event(json),
+                (From::Frame(raw), true) => sse::with_segments(raw, &chunk.into_segments()),
+                (From::Body(_), true) => Bytes::from(chunk.into_segments().to_text()),
+                (From::Made(_), true) => sse::event(&chunk.into_segments().to_text()),
+            },
+        }
+    }
+}
+
+impl Out<'_> {
+    /// Hands an event to the next pass, and so on to the client.
+    ///
+    /// # Errors
+    /// The fault of a pass further on.
+    pub fn emit(&mut self, event: Event<'_>) -> Result<(), Fault> {
+        feed(self.rest, event, self.sink)
+    }
+
+    /// Stores a turn before anything emitted after this reaches the client.
+    pub fn commit(&mut self, record: TurnRecord) {
+        self.sink.steps.push(Step::Commit(record));
+    }
+
+    /// Notes what was done.
+    pub fn note(&mut self, what: What, at: At) {
+        self.sink.notes.add(what, at);
+    }
+
+    /// From now on the client knows the model's `native` as `given`.
+    pub fn alias(&mut self, given: String, native: String) {
+        self.sink.aliases.push((given, native));
+    }
+
+    /// The model's own id for one the client was given.
+    pub fn native_of(&self, given: &str) -> Option<&str> {
+        let (_, native) = self.sink.aliases.iter().find(|(alias, _)| alias == given)?;
+        Some(native)
+    }
+}
+
+/// Sends an event through `passes` and into `sink`.
+///
+/// # Errors
+/// The fault of a pass.
+pub fn feed(passes: &mut [Placed], event: Event<'_>, sink: &mut Sink) -> Result<(), Fault> {
+    let Some((first, rest)) = passes.split_first_mut() else {
+        sink.steps.push(Step::Forward(event.into_bytes()));
+        return Ok(());
+    };
+    sink.notes.of(&first.manifest, first.name);
+    first.pass.event(event, &mut Out { rest, sink })
+}
+
+/// Ends `passes`, each after those before it have let go of what they held.
+///
+/// # Errors
+/// The first fault; the passes after it are ended all the same.
+pub fn finish(passes: &mut [Placed], end: End, sink: &mut Sink) -> Result<(), Fault> {
+    let mut first_fault = Ok(());
+    for index in 0..passes.len() {
+        let Some((placed, rest)) = passes.get_mut(index..).and_then(<[Placed]>::split_first_mut) else {
+            break;
+        };
+        sink.notes.of(&placed.manifest, placed.name);
+        let ended = placed.pass.end(end, &mut Out { rest, sink });
+        first_fault = first_fault.and(ended);
+    }
+    first_fault
+}
+
+impl Sink {
+    /// The notes so far, taken out.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        self.notes.take()
+    }
+}

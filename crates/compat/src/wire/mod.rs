@@ -1,0 +1,8 @@
+//! Bytes to views and back, without loss.
+
+pub mod calls;
+pub mod canonical;
+pub mod chat;
+pub mod json;
+pub mod sse;
+pub mod turn;

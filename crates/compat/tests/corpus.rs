@@ -1,0 +1,370 @@
+//! Golden wire transcripts: `corpus/<manifest id>/<case>/`.
+//!
+//! A case is a conversation of one or more exchanges, in `1/`, `2/`… or, when there is
+//! only one, in the case folder itself:
+//!
+//! ```text
+//! case.toml               description, the facts of the route, what must happen
+//! request.json            what the client sends
+//! upstream-request.json   what the provider must be sent              golden
+//! upstream.sse|json       what the provider answers                   (optional)
+//! client.sse|json         what the client must get                    golden
+//! ```
+//!
+//! Exchanges of a case share a ledger. `FARRIER_BLESS=1` writes the goldens anew.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use farrier_compat::facts::{
+    CHAT_COMPLETIONS, ClientFacts, Facts, MANAGED_BASE_URL, MANAGED_PROVIDER_KEY, UpstreamFacts,
+};
+use farrier_compat::plan::{Plan, Reply, With};
+use farrier_compat::registry::{LoadOptions, Registry, shipped_sources};
+use farrier_compat::run::{End, Outcome, Step, TurnRecord};
+use farrier_compat::wire::chat::Ask;
+use farrier_compat::wire::turn::TurnKey;
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    description: String,
+    #[serde(default)]
+    agent: Option<String>,
+    model: String,
+    provider: String,
+    upstream_model: String,
+    base_url: String,
+    /// How the last stream must end; default: complete.
+    #[serde(default)]
+    ending: Option<String>,
+    /// A refusal: the case is there to show that nothing changes.
+    #[serde(default)]
+    untouched: bool,
+    /// The code of the fault the request must end in.
+    #[serde(default)]
+    fault: Option<String>,
+}
+
+/// What came out of one exchange.
+#[derive(Debug, PartialEq, Eq, Clone)]
+struct Exchange {
+    sent: String,
+    client: Option<String>,
+    outcome: Option<Outcome>,
+}
+
+type Store = HashMap<TurnKey, Vec<Bytes>>;
+
+fn corpus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus")
+}
+
+fn cases() -> Vec<(String, PathBuf)> {
+    let mut cases = Vec::new();
+    for manifest in folders(&corpus()) {
+        for case in folders(&manifest) {
+            cases.push((name(&manifest), case));
+        }
+    }
+    assert!(!cases.is_empty(), "no corpus");
+    cases
+}
+
+fn folders(of: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(of)
+        .unwrap_or_else(|error| panic!("{}: {error}", of.display()))
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.is_dir())
+        .collect();
+    found.sort();
+    found
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().expect("a name").to_string_lossy().into_owned()
+}
+
+fn exchanges(case: &Path) -> Vec<PathBuf> {
+    let numbered = folders(case);
+    if numbered.is_empty() { vec![case.to_owned()] } else { numbered }
+}
+
+fn load(case: &Path) -> Case {
+    let path = case.join("case.toml");
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let case: Case = toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert!(!case.description.is_empty());
+    case
+}
+
+fn facts(case: &Case) -> Facts {
+    Facts {
+        agent: case.agent.clone(),
+        client: ClientFacts {
+            model: case.model.clone(),
+            provider_key: MANAGED_PROVIDER_KEY.into(),
+            inference_api: CHAT_COMPLETIONS.into(),
+            base_url: MANAGED_BASE_URL.into(),
+        },
+        upstream: UpstreamFacts {
+            provider: case.provider.clone(),
+            model: case.upstream_model.clone(),
+            base_url: case.base_url.clone(),
+            server: None,
+        },
+    }
+}
+
+fn shipped(without: Option<&str>) -> Registry {
+    let switched_off: Vec<String> = without.map(str::to_owned).into_iter().collect();
+    let options = LoadOptions {
+        switched_off: &switched_off,
+        ..LoadOptions::default()
+    };
+    let shipped = Registry::load(&shipped_sources(), &LoadOptions::default()).expect("the shipped registry loads");
+    shipped.with(&[], &options).expect("a shipped manifest can be switched off")
+}
+
+fn keep(store: &mut Store, record: TurnRecord) {
+    for key in record.keys {
+        store.entry(key).or_default().insert(0, record.value.clone());
+    }
+}
+
+/// Sends a request through `plan`.
+fn ask(plan: &Plan, case: &Case, seed: u8, body: &[u8], store: &Store) -> Result<(String, Reply), String> {
+    let ask = Ask::parse(body).map_err(|fault| fault.code.to_owned())?;
+    let lookup = plan.lookup(&ask);
+    let stored: Vec<Vec<Bytes>> = lookup
+        .keys()
+        .iter()
+        .map(|key| store.get(key).cloned().unwrap_or_default())
+        .collect();
+    let with = With {
+        upstream_model: (case.model != case.upstream_model).then(|| case.upstream_model.clone()),
+        seed: [seed; 16],
+        origin: format!("{}/{}", case.provider, case.upstream_model),
+    };
+    let rewritten = plan
+        .rewrite(ask, lookup.answered(&stored), with)
+        .map_err(|fault| fault.code.to_owned())?;
+    let sent = rewritten.segments.iter().map(|segment| segment.as_str()).collect();
+    Ok((sent, rewritten.reply))
+}
+
+/// Reads a stream as `reads`; the client's bytes, and what was stored before each.
+fn stream(reply: Reply, reads: &[&[u8]], end: End) -> (String, Vec<TurnRecord>, Outcome) {
+    let mut run = reply.into_stream();
+    let mut steps = Vec::new();
+    for read in reads {
+        if run.push(Bytes::copy_from_slice(read), &mut steps).is_err() {
+            break;
+        }
+    }
+    run.end(end, &mut steps);
+    let mut client = Vec::new();
+    let mut records = Vec::new();
+    for step in steps {
+        match step {
+            Step::Forward(bytes) => client.extend_from_slice(&bytes),
+            Step::Commit(record) => records.push(record),
+        }
+    }
+    (String::from_utf8(client).expect("UTF-8"), records, run.outcome())
+}
+
+/// Plays a case; a fault ends it.
+fn play(registry: &Registry, case: &Case, folder: &Path) -> Result<Vec<Exchange>, String> {
+    let plan = registry.plan_for(&facts(case));
+    let mut store = Store::new();
+    let mut out = Vec::new();
+    for (seed, exchange) in (1u8..).zip(exchanges(folder)) {
+        let body = fs::read(exchange.join("request.json")).expect("a request");
+        let (sent, reply) = ask(&plan, case, seed, &body, &store)?;
+        let (sse, json) = (exchange.join("upstream.sse"), exchange.join("upstream.json"));
+        let (client, records, outcome) = if sse.exists() {
+            let upstream = fs::read(&sse).expect("readable");
+            let (client, records, outcome) = stream(reply, &[&upstream], End::Clean);
+            (Some(client), records, Some(outcome))
+        } else if json.exists() {
+            let upstream = fs::read(&json).expect("readable");
+            let done = reply.into_json().finish(upstream.into());
+            (Some(String::from_utf8(done.body.to_vec()).expect("UTF-8")), done.commit, None)
+        } else {
+            (None, Vec::new(), None)
+        };
+        for record in records {
+            keep(&mut store, record);
+        }
+        out.push(Exchange { sent, client, outcome });
+    }
+    Ok(out)
+}
+
+fn golden(path: &Path, got: &str, wrong: &mut Vec<String>) {
+    if std::env::var_os("FARRIER_BLESS").is_some() {
+        fs::write(path, got).expect("writable");
+        return;
+    }
+    let want = fs::read_to_string(path).unwrap_or_default();
+    if want != got {
+        wrong.push(format!("{}\n  want: {want}\n  got:  {got}", path.display()));
+    }
+}
+
+#[test]
+fn every_case_is_as_recorded() {
+    let mut wrong = Vec::new();
+    let registry = shipped(None);
+    for (_, folder) in cases() {
+        let case = load(&folder);
+        let played = match (play(&registry, &case, &folder), &case.fault) {
+            (Ok(played), None) => played,
+            (Err(code), Some(want)) if code == *want => continue,
+            (got, want) => {
+                wrong.push(format!("{}: want fault {want:?}, got {got:?}", folder.display()));
+                continue;
+            }
+        };
+        for (exchange, at) in played.iter().zip(exchanges(&folder)) {
+            golden(&at.join("upstream-request.json"), &exchange.sent, &mut wrong);
+            if let Some(client) = &exchange.client {
+                let file = if at.join("upstream.sse").exists() { "client.sse" } else { "client.json" };
+                golden(&at.join(file), client, &mut wrong);
+            }
+        }
+        let ending = played.last().and_then(|exchange| exchange.outcome).map(|outcome| format!("{outcome:?}").to_lowercase());
+        let want = case.ending.clone().unwrap_or_else(|| "complete".into());
+        if ending.is_some_and(|ending| ending != want) {
+            wrong.push(format!("{}: want ending {want}", folder.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn cases_that_must_be_untouched_are() {
+    let mut seen = 0;
+    for (manifest, folder) in cases() {
+        let case = load(&folder);
+        if !case.untouched {
+            continue;
+        }
+        seen += 1;
+        let with = play(&shipped(None), &case, &folder);
+        let without = play(&shipped(Some(&manifest)), &case, &folder);
+        assert_eq!(with, without, "{}: {manifest} changed what it must not", folder.display());
+    }
+    assert!(seen > 0, "no refusal in the corpus");
+}
+
+#[test]
+fn every_manifest_has_a_case_that_fails_without_it() {
+    let mut proven: BTreeSet<String> = BTreeSet::new();
+    let mut by_manifest: BTreeMap<String, usize> = BTreeMap::new();
+    for (manifest, folder) in cases() {
+        let case = load(&folder);
+        *by_manifest.entry(manifest.clone()).or_default() += 1;
+        if play(&shipped(None), &case, &folder) != play(&shipped(Some(&manifest)), &case, &folder) {
+            proven.insert(manifest);
+        } else {
+            assert!(case.untouched, "{}: makes no difference and does not say `untouched`", folder.display());
+        }
+    }
+    let shipped = shipped(None);
+    for manifest in shipped.manifests() {
+        assert!(
+            proven.contains(&*manifest.id),
+            "no case under corpus/{} fails when the manifest is removed",
+            manifest.id
+        );
+    }
+    for folder in by_manifest.keys() {
+        assert!(shipped.manifests().any(|manifest| *manifest.id == **folder), "corpus/{folder}: no such manifest");
+    }
+}
+
+#[test]
+fn i5_every_split_point_of_every_stream_gives_the_same_bytes() {
+    let registry = shipped(None);
+    for (_, folder) in cases() {
+        let case = load(&folder);
+        if case.fault.is_some() {
+            continue;
+        }
+        let plan = registry.plan_for(&facts(&case));
+        let mut store = Store::new();
+        for (seed, at) in (1u8..).zip(exchanges(&folder)) {
+            let Ok(upstream) = fs::read(at.join("upstream.sse")) else {
+                continue;
+            };
+            let body = fs::read(at.join("request.json")).expect("a request");
+            let reply = || ask(&plan, &case, seed, &body, &store).expect("no fault").1;
+            let whole = stream(reply(), &[&upstream], End::Clean);
+            for cut in 0..=upstream.len() {
+                let (left, right) = upstream.split_at(cut);
+                assert_eq!(stream(reply(), &[left, right], End::Clean), whole, "{} cut at {cut}", at.display());
+            }
+            let single: Vec<&[u8]> = upstream.chunks(1).collect();
+            assert_eq!(stream(reply(), &single, End::Clean), whole, "{} byte by byte", at.display());
+            for record in whole.1 {
+                keep(&mut store, record);
+            }
+        }
+    }
+}
+
+#[test]
+fn i7_a_stream_cut_anywhere_ends_well_formed_in_each_way() {
+    let registry = shipped(None);
+    for (_, folder) in cases() {
+        let case = load(&folder);
+        let at = exchanges(&folder).remove(0);
+        let (Ok(upstream), None) = (fs::read(at.join("upstream.sse")), &case.fault) else {
+            continue;
+        };
+        let plan = registry.plan_for(&facts(&case));
+        let body = fs::read(at.join("request.json")).expect("a request");
+        for cut in (0..=upstream.len()).step_by(3) {
+            for end in [End::Clean, End::Truncated, End::Failed, End::ClientGone] {
+                let reply = ask(&plan, &case, 1, &body, &Store::new()).expect("no fault").1;
+                let (client, _, outcome) = stream(reply, &[&upstream[..cut]], end);
+                check_ending(&client, outcome, end).unwrap_or_else(|wrong| panic!("{} cut at {cut}, {end:?}: {wrong}\n{client}", at.display()));
+            }
+        }
+    }
+}
+
+/// A well-formed stream tells an error exactly when it is not complete.
+fn check_ending(client: &str, outcome: Outcome, end: End) -> Result<(), String> {
+    if outcome == Outcome::ClientGone {
+        return if end == End::ClientGone { Ok(()) } else { Err("nobody left".into()) };
+    }
+    // A clean end may leave the very last event without its blank line; a comment needs none.
+    let last = client.lines().last().unwrap_or_default();
+    if !last.is_empty() && !last.starts_with(':') && end != End::Clean {
+        return Err("does not end with a whole event".into());
+    }
+    let mut errors = 0;
+    let mut told = false;
+    for line in client.lines().filter_map(|line| line.strip_prefix("data: ")) {
+        if line == "[DONE]" {
+            told = true;
+            continue;
+        }
+        // Half a surrogate pair is legal on the wire; it is the decoder that cannot hold it.
+        let line = line.replace("\\ud83d", "").replace("\\ude00", "");
+        let event: serde_json::Value = serde_json::from_str(&line).map_err(|error| format!("{error}: {line}"))?;
+        errors += usize::from(event.get("error").is_some());
+        told |= event.pointer("/choices/0/finish_reason").is_some_and(|reason| reason.is_string());
+    }
+    match (outcome, errors, told) {
+        (Outcome::Complete, 0, true) => Ok(()),
+        (Outcome::Truncated | Outcome::Failed, 1, _) => Ok(()),
+        _ => Err(format!("{outcome:?} with {errors} error events, told: {told}")),
+    }
+}

@@ -1,0 +1,540 @@
+//! What a gateway is built from: complete, typed and resolved.
+//!
+//! In: values; whoever parses a file or reads the environment does it elsewhere. Out: a [`Config`] whose every mistake
+//! [`Config::check`] reports at once. Nothing here is global, and nothing is read later.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farrier_compat::facts::{MANAGED_BASE_URL, MANAGED_PROVIDER_KEY};
+use farrier_compat::registry::Registry;
+use farrier_ledger::Ledger;
+use farrier_secrets::Secret;
+use http::{HeaderName, HeaderValue, Uri, header};
+
+use crate::select::nearest;
+
+/// Everything a gateway needs to run.
+#[derive(Debug)]
+pub struct Config {
+    /// Where to listen. More than loopback needs [`clients`](Self::clients).
+    pub listen: Vec<SocketAddr>,
+    /// Host names, beyond the loopback ones, under which keyless callers may address the gateway.
+    pub allowed_hosts: Vec<String>,
+    /// Sizes and counts.
+    pub limits: Limits,
+    /// Waits.
+    pub deadlines: Deadlines,
+    /// Who may call. Empty: anyone on loopback.
+    pub clients: Vec<Client>,
+    /// Who answers.
+    pub providers: Vec<Provider>,
+    /// Which model name leads where.
+    pub routes: Vec<Route>,
+    /// Who answers requests that name no model, if there is more than one provider.
+    pub default_provider: Option<String>,
+    /// The route as clients were told of it; manifests match on it.
+    pub public: PublicRoute,
+    /// The manifests.
+    pub registry: Arc<Registry>,
+    /// The turn ledger.
+    pub ledger: Arc<dyn Ledger>,
+    /// Where to keep wire transcripts, if anywhere.
+    pub trace: Option<TraceConfig>,
+}
+
+/// Sizes and counts that a request may reach.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a request body.
+    pub max_body_bytes: usize,
+    /// Bytes of a reply that must be held whole to be rewritten.
+    pub max_reply_bytes: usize,
+    /// What the listener grants: connections, heads, streams, drain.
+    pub listener: farrier_serve::Limits,
+}
+
+/// How long each step may take.
+#[derive(Clone, Debug)]
+pub struct Deadlines {
+    /// Name resolution, connection and TLS handshake with a provider.
+    pub connect: Duration,
+    /// From sending the request until the head of the reply.
+    pub first_byte: Duration,
+    /// Between two pieces of a reply.
+    pub silence: Duration,
+    /// For the client's request body, from first byte to last.
+    pub request_body: Duration,
+    /// For one look into the turn ledger; after it the plan's miss policy decides.
+    pub ledger_recall: Duration,
+    /// For one write into the turn ledger; after it the reply goes on without.
+    pub ledger_record: Duration,
+}
+
+/// Someone who may call, known by a key.
+#[derive(Debug)]
+pub struct Client {
+    /// Also the scope of its conversations.
+    pub name: String,
+    /// The harness behind it, when that is certain.
+    pub agent: Option<String>,
+    /// What it presents as a bearer token or `x-api-key`.
+    pub key: Secret,
+}
+
+/// An upstream account.
+#[derive(Debug)]
+pub struct Provider {
+    /// How routes refer to it.
+    pub name: String,
+    /// What it speaks.
+    pub api: Api,
+    /// Up to and with the version segment: `https://api.moonshot.ai/v1`.
+    pub base_url: String,
+    /// What it is shown.
+    pub credential: Option<Credential>,
+    /// Sent with every request.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The serving software, when known; manifests match on it.
+    pub server: Option<String>,
+    /// How to speak HTTP with it.
+    pub http: HttpVersion,
+    /// PEM certificates to trust besides the public ones.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A secret and how a provider wants to see it.
+#[derive(Debug)]
+pub struct Credential {
+    /// The header field.
+    pub header: HeaderName,
+    /// What stands before the secret in it, space included.
+    pub prefix: String,
+    /// The secret.
+    pub secret: Secret,
+}
+
+/// What a provider speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Api {
+    /// `POST /v1/chat/completions`.
+    #[default]
+    OpenAiCompletions,
+}
+
+/// How to speak HTTP with a provider.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HttpVersion {
+    /// Over TLS what the handshake agrees on, else HTTP/1.1.
+    #[default]
+    Auto,
+    /// HTTP/1.1 only.
+    Http1,
+    /// HTTP/2 only; without TLS with prior knowledge.
+    Http2,
+}
+
+/// A model name and where it leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// What clients ask for.
+    pub model: String,
+    /// The name of a [`Provider`].
+    pub provider: String,
+    /// What the provider calls it; the same if absent.
+    pub upstream_model: Option<String>,
+}
+
+/// The route as clients were told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicRoute {
+    /// The key under which a harness lists the gateway as a provider.
+    pub provider_key: String,
+    /// The base URL that a harness is configured with.
+    pub base_url: String,
+}
+
+/// Wire transcripts for bug reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceConfig {
+    /// The folder that receives one folder per request.
+    pub dir: PathBuf,
+    /// Keep what people and models wrote, instead of masking it.
+    pub keep_text: bool,
+    /// Folders kept in all; when there are as many, nothing more is written.
+    pub max_cases: usize,
+    /// Bytes kept of each body.
+    pub max_body_bytes: usize,
+}
+
+/// Something in a [`Config`] that cannot work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Mistake {
+    /// The base URL is not one.
+    #[error(
+        "expected an http or https URL without query as base_url of provider {provider:?}, got {base_url:?}"
+    )]
+    BaseUrl {
+        /// The provider.
+        provider: String,
+        /// What was given.
+        base_url: String,
+    },
+    /// A certificate file that cannot be used.
+    #[error("expected PEM certificates in {} for provider {provider:?}: {reason}", path.display())]
+    CaFile {
+        /// The provider.
+        provider: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Two clients with one name, hence one scope.
+    #[error("expected distinct client names, got {name:?} twice")]
+    ClientNameRepeated {
+        /// The name.
+        name: String,
+    },
+    /// Two clients that cannot be told apart.
+    #[error("expected distinct client keys, got the same for {first:?} and {second:?}")]
+    ClientKeyRepeated {
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// A credential that no header can carry.
+    #[error("the credential of provider {provider:?} cannot be sent: {source}")]
+    Credential {
+        /// The provider.
+        provider: String,
+        /// Why not.
+        source: farrier_secrets::HeaderError,
+    },
+    /// The default provider does not exist.
+    #[error(
+        "expected the name of a provider as default_provider, got {name:?}{}",
+        hint(nearest)
+    )]
+    DefaultProviderUnknown {
+        /// What was given.
+        name: String,
+        /// The most similar name there is.
+        nearest: Option<String>,
+    },
+    /// Nowhere to listen.
+    #[error("expected at least one address to listen on, got none")]
+    NoListener,
+    /// Nobody to answer.
+    #[error("expected at least one provider, got none")]
+    NoProvider,
+    /// Anyone who reaches this address could spend the provider's credential.
+    #[error(
+        "expected clients with keys for the listener {addr}, which others than this machine can reach; \
+         add a client or listen on 127.0.0.1"
+    )]
+    OpenListener {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// Two providers with one name.
+    #[error("expected distinct provider names, got {name:?} twice")]
+    ProviderRepeated {
+        /// The name.
+        name: String,
+    },
+    /// A route to nowhere.
+    #[error(
+        "expected the name of a provider for model {model:?}, got {provider:?}{}",
+        hint(nearest)
+    )]
+    RouteProviderUnknown {
+        /// The route's model.
+        model: String,
+        /// What was given.
+        provider: String,
+        /// The most similar name there is.
+        nearest: Option<String>,
+    },
+    /// Two routes for one model name.
+    #[error("expected one route for each model, got two for {model:?}")]
+    RouteRepeated {
+        /// The model.
+        model: String,
+    },
+}
+
+/// Every mistake of a [`Config`], in the order of its fields.
+#[derive(Debug)]
+pub struct Mistakes(pub Vec<Mistake>);
+
+// === impl Config ===
+
+impl Config {
+    /// A gateway on a free loopback port with no providers yet.
+    pub fn new(registry: Arc<Registry>, ledger: Arc<dyn Ledger>) -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            allowed_hosts: Vec::new(),
+            limits: Limits::default(),
+            deadlines: Deadlines::default(),
+            clients: Vec::new(),
+            providers: Vec::new(),
+            routes: Vec::new(),
+            default_provider: None,
+            public: PublicRoute::default(),
+            registry,
+            ledger,
+            trace: None,
+        }
+    }
+
+    /// Looks for everything that cannot work, without touching the network.
+    ///
+    /// # Errors
+    ///
+    /// All [`Mistakes`] at once.
+    pub fn check(&self) -> Result<(), Mistakes> {
+        let mut mistakes = Vec::new();
+        self.check_listeners(&mut mistakes);
+        self.check_clients(&mut mistakes);
+        self.check_providers(&mut mistakes);
+        self.check_routes(&mut mistakes);
+        if mistakes.is_empty() {
+            Ok(())
+        } else {
+            Err(Mistakes(mistakes))
+        }
+    }
+
+    fn check_listeners(&self, mistakes: &mut Vec<Mistake>) {
+        if self.listen.is_empty() {
+            mistakes.push(Mistake::NoListener);
+        }
+        if self.clients.is_empty() {
+            let open = self.listen.iter().filter(|addr| !addr.ip().is_loopback());
+            mistakes.extend(open.map(|&addr| Mistake::OpenListener { addr }));
+        }
+    }
+
+    fn check_clients(&self, mistakes: &mut Vec<Mistake>) {
+        let mut names = HashSet::new();
+        for (index, client) in self.clients.iter().enumerate() {
+            if !names.insert(&client.name) {
+                mistakes.push(Mistake::ClientNameRepeated {
+                    name: client.name.clone(),
+                });
+            }
+            if let Some(first) = self.clients[..index]
+                .iter()
+                .find(|other| other.key == client.key)
+            {
+                let (first, second) = (first.name.clone(), client.name.clone());
+                mistakes.push(Mistake::ClientKeyRepeated { first, second });
+            }
+        }
+    }
+
+    fn check_providers(&self, mistakes: &mut Vec<Mistake>) {
+        if self.providers.is_empty() {
+            mistakes.push(Mistake::NoProvider);
+        }
+        let mut names = HashSet::new();
+        for provider in &self.providers {
+            let name = &provider.name;
+            if !names.insert(name) {
+                mistakes.push(Mistake::ProviderRepeated { name: name.clone() });
+            }
+            if !provider.base_url_works() {
+                let (provider, base_url) = (name.clone(), provider.base_url.clone());
+                mistakes.push(Mistake::BaseUrl { provider, base_url });
+            }
+        }
+        if let Some(name) = &self.default_provider
+            && !names.contains(name)
+        {
+            let nearest = nearest(name, self.provider_names());
+            mistakes.push(Mistake::DefaultProviderUnknown {
+                name: name.clone(),
+                nearest,
+            });
+        }
+    }
+
+    fn check_routes(&self, mistakes: &mut Vec<Mistake>) {
+        let mut models = HashSet::new();
+        for route in &self.routes {
+            let Route {
+                model, provider, ..
+            } = route;
+            if !models.insert(model) {
+                mistakes.push(Mistake::RouteRepeated {
+                    model: model.clone(),
+                });
+            }
+            if !self.provider_names().any(|name| name == provider) {
+                let nearest = nearest(provider, self.provider_names());
+                let (model, provider) = (model.clone(), provider.clone());
+                mistakes.push(Mistake::RouteProviderUnknown {
+                    model,
+                    provider,
+                    nearest,
+                });
+            }
+        }
+    }
+
+    fn provider_names(&self) -> impl Iterator<Item = &str> {
+        self.providers.iter().map(|provider| provider.name.as_str())
+    }
+}
+
+// === impl Provider ===
+
+impl Provider {
+    /// A provider of chat completions without a credential.
+    pub fn new(name: impl Into<String>, base_url: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            api: Api::default(),
+            base_url: base_url.into(),
+            credential: None,
+            headers: Vec::new(),
+            server: None,
+            http: HttpVersion::default(),
+            ca_file: None,
+        }
+    }
+
+    /// Whether what is sent to it can be read on the way.
+    pub(crate) fn is_in_the_clear(&self) -> bool {
+        let Ok(url) = self.base_url.parse::<Uri>() else {
+            return false;
+        };
+        let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+        let here = host == "localhost"
+            || host
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback());
+        url.scheme_str() == Some("http") && !here
+    }
+
+    fn base_url_works(&self) -> bool {
+        self.base_url.parse::<Uri>().is_ok_and(|url| {
+            let known = matches!(url.scheme_str(), Some("http" | "https"));
+            let bare = url
+                .authority()
+                .is_some_and(|authority| !authority.as_str().contains('@'));
+            known && bare && url.query().is_none() && !self.base_url.contains('#')
+        })
+    }
+}
+
+// === impl Credential ===
+
+impl Credential {
+    /// `Authorization: Bearer …`.
+    #[must_use]
+    pub fn bearer(secret: Secret) -> Self {
+        Self {
+            header: header::AUTHORIZATION,
+            prefix: "Bearer ".to_owned(),
+            secret,
+        }
+    }
+}
+
+// === impl Api ===
+
+impl Api {
+    /// The name in configuration files and manifests.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenAiCompletions => farrier_compat::facts::CHAT_COMPLETIONS,
+        }
+    }
+
+    /// The API of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        (name == Self::OpenAiCompletions.as_str()).then_some(Self::OpenAiCompletions)
+    }
+}
+
+// === defaults ===
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 32 << 20,
+            max_reply_bytes: 32 << 20,
+            listener: farrier_serve::Limits::default(),
+        }
+    }
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            first_byte: Duration::from_secs(300),
+            silence: Duration::from_secs(120),
+            request_body: Duration::from_secs(60),
+            ledger_recall: Duration::from_secs(2),
+            ledger_record: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for PublicRoute {
+    fn default() -> Self {
+        Self {
+            provider_key: MANAGED_PROVIDER_KEY.to_owned(),
+            base_url: MANAGED_BASE_URL.to_owned(),
+        }
+    }
+}
+
+impl TraceConfig {
+    /// Masked transcripts of up to a thousand requests.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            keep_text: false,
+            max_cases: 1000,
+            max_body_bytes: 4 << 20,
+        }
+    }
+}
+
+// === impl Mistakes ===
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = self.0.iter();
+        if let Some(first) = lines.next() {
+            write!(f, "{first}")?;
+        }
+        lines.try_for_each(|mistake| write!(f, "\n{mistake}"))
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+fn hint(nearest: &Option<String>) -> String {
+    nearest
+        .as_ref()
+        .map(|name| format!("; did you mean {name:?}"))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,0 +1,326 @@
+//! A request's head in, what is asked and by whom out.
+//!
+//! Callers are known by their key. On a loopback listener without keys anyone on the machine may call, and says by
+//! headers which harness and session it is; then the address the request was made to, and the web page it may come
+//! from, are looked at: a page in the user's browser can reach loopback too, and must not spend the user's credential.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use farrier_ledger::Scope;
+use farrier_serve::Peer;
+use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN};
+use http::request::Parts;
+use http::{Method, Uri};
+
+use crate::config::Config;
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    /// `POST /v1/chat/completions`
+    ChatCompletions,
+    /// `GET /healthz`: the process answers.
+    Health,
+    /// `GET /metrics`
+    Metrics,
+    /// `GET /v1/models/NAME`
+    Model(String),
+    /// `GET /v1/models`
+    Models,
+    /// Any other `/v1/…`, by its path and query below `/v1`.
+    PassThrough(String),
+    /// `GET /readyz`: new work is welcome.
+    Ready,
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) agent: Option<Arc<str>>,
+    pub(crate) scope: Scope,
+}
+
+/// Nothing is served there.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoEndpoint {
+    #[error("expected method {allowed} for {path}, got {method}")]
+    Method {
+        path: &'static str,
+        allowed: &'static str,
+        method: Method,
+    },
+    #[error("expected a path below /v1, got another; set the client's base URL to end in /v1")]
+    Path,
+}
+
+/// The caller may not.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error(
+        "expected a name of 1 to {MAX_NAME_BYTES} letters, digits or -_./ in x-farrier-agent, got another value"
+    )]
+    AgentName,
+    #[error(
+        "expected a host name of this machine, got another in the Host header; use 127.0.0.1, or list the name in \
+         allowed_hosts"
+    )]
+    Host,
+    #[error(
+        "expected a client key as bearer token or in x-api-key, got none; ask the gateway's owner for one"
+    )]
+    KeyMissing,
+    #[error(
+        "expected the key of a configured client, got another; ask the gateway's owner for one"
+    )]
+    KeyUnknown,
+    #[error(
+        "expected a caller on this machine, got a web page of another origin; give the page's server a client key"
+    )]
+    Origin,
+}
+
+/// Everyone who may call.
+#[derive(Debug)]
+pub(crate) struct Callers {
+    /// By a digest under a key of this process: looking one up tells nothing about the others by its duration.
+    by_digest: HashMap<blake3::Hash, Caller>,
+    digest_key: [u8; 32],
+    allowed_hosts: Vec<String>,
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// What the request line asks for.
+    pub(crate) fn of(method: &Method, uri: &Uri) -> Result<Self, NoEndpoint> {
+        let path = uri.path();
+        let get = |path, endpoint| match *method {
+            Method::GET | Method::HEAD => Ok(endpoint),
+            _ => Err(NoEndpoint::Method {
+                path,
+                allowed: "GET, HEAD",
+                method: method.clone(),
+            }),
+        };
+        match path {
+            "/v1/chat/completions" if method == Method::POST => Ok(Self::ChatCompletions),
+            "/v1/chat/completions" => {
+                let path = "/v1/chat/completions";
+                Err(NoEndpoint::Method {
+                    path,
+                    allowed: "POST",
+                    method: method.clone(),
+                })
+            }
+            "/healthz" => get("/healthz", Self::Health),
+            "/metrics" => get("/metrics", Self::Metrics),
+            "/readyz" => get("/readyz", Self::Ready),
+            "/v1/models" => get("/v1/models", Self::Models),
+            _ => match path.strip_prefix("/v1/") {
+                None => Err(NoEndpoint::Path),
+                Some(rest) => match rest.strip_prefix("models/") {
+                    Some(model) => get("/v1/models/…", Self::Model(decoded(model))),
+                    None => Ok(Self::PassThrough(below_v1(uri))),
+                },
+            },
+        }
+    }
+
+    /// Whether anyone who reaches the listener may ask: what orchestrators probe.
+    pub(crate) fn is_probe(&self) -> bool {
+        matches!(self, Self::Health | Self::Ready)
+    }
+}
+
+fn below_v1(uri: &Uri) -> String {
+    let whole = uri.path_and_query().map_or("", |whole| whole.as_str());
+    whole.strip_prefix("/v1").unwrap_or_default().to_owned()
+}
+
+/// A path segment with its percent escapes undone: clients escape the slash in a model's name.
+fn decoded(segment: &str) -> String {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let escaped = (first == b'%').then(|| tail.get(..2)).flatten();
+        let escaped =
+            escaped.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        bytes.push(escaped.unwrap_or(first));
+        rest = if escaped.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+// === impl Callers ===
+
+impl Callers {
+    pub(crate) fn build(config: &Config, digest_key: [u8; 32]) -> Self {
+        let callers = config.clients.iter().map(|client| {
+            let digest = blake3::keyed_hash(&digest_key, client.key.expose().as_bytes());
+            let agent = client.agent.as_deref().map(Arc::from);
+            (
+                digest,
+                Caller {
+                    agent,
+                    scope: Scope::new(format!("client\n{}", client.name)),
+                },
+            )
+        });
+        let allowed_hosts = config
+            .allowed_hosts
+            .iter()
+            .map(|host| host.to_ascii_lowercase());
+        Self {
+            by_digest: callers.collect(),
+            digest_key,
+            allowed_hosts: allowed_hosts.collect(),
+        }
+    }
+
+    /// Who sent this request.
+    pub(crate) fn identify(&self, peer: Peer, head: &Parts) -> Result<Caller, Refused> {
+        if !self.by_digest.is_empty() {
+            return self.known(&head.headers);
+        }
+        self.check_keyless(peer, head)?;
+        keyless(&head.headers)
+    }
+
+    fn known(&self, headers: &HeaderMap) -> Result<Caller, Refused> {
+        let key = presented_key(headers).ok_or(Refused::KeyMissing)?;
+        let digest = blake3::keyed_hash(&self.digest_key, key);
+        let caller = self.by_digest.get(&digest).ok_or(Refused::KeyUnknown)?;
+        let mut caller = caller.clone();
+        if caller.agent.is_none() {
+            caller.agent = agent_named_in(headers)?;
+        }
+        Ok(caller)
+    }
+
+    fn check_keyless(&self, peer: Peer, head: &Parts) -> Result<(), Refused> {
+        if !peer.listener.ip().is_loopback() {
+            return Err(Refused::KeyMissing); // refused by Config::check already
+        }
+        let named = head
+            .headers
+            .get_all(HOST)
+            .iter()
+            .map(|host| host.to_str().unwrap_or_default());
+        let mut hosts = named
+            .chain(head.uri.authority().map(|authority| authority.as_str()))
+            .peekable();
+        if hosts.peek().is_none() || !hosts.all(|host| self.is_ours(host)) {
+            return Err(Refused::Host);
+        }
+        let origins = head
+            .headers
+            .get_all(ORIGIN)
+            .iter()
+            .map(|origin| origin.to_str().unwrap_or_default());
+        for origin in origins {
+            let host = origin.split_once("://").map(|(_, host)| host);
+            if !host.is_some_and(|host| self.is_ours(host)) {
+                return Err(Refused::Origin);
+            }
+        }
+        // A page's plain GET carries no Origin, but says where it comes from.
+        let elsewhere = |site: &str| site == "cross-site" || site == "same-site";
+        if !head.headers.contains_key(ORIGIN)
+            && text(&head.headers, &FETCH_SITE).is_some_and(elsewhere)
+        {
+            return Err(Refused::Origin);
+        }
+        Ok(())
+    }
+
+    /// Whether `host`, with or without a port, names this machine.
+    fn is_ours(&self, host: &str) -> bool {
+        let name = host_name(host).to_ascii_lowercase();
+        let address = name.trim_matches(['[', ']']).parse::<IpAddr>();
+        address.is_ok_and(|address| address.is_loopback())
+            || LOCAL_NAMES.contains(&name.as_str())
+            || self.allowed_hosts.contains(&name)
+    }
+}
+
+/// A caller without a key: whoever it says it is.
+fn keyless(headers: &HeaderMap) -> Result<Caller, Refused> {
+    let agent = agent_named_in(headers)?;
+    let session = SESSION
+        .iter()
+        .find_map(|name| headers.get(name))
+        .map(|value| value.as_bytes());
+    let session = session.map(String::from_utf8_lossy).unwrap_or_default();
+    let scope = Scope::new(format!(
+        "loopback\n{}\n{session}",
+        agent.as_deref().unwrap_or_default()
+    ));
+    Ok(Caller { agent, scope })
+}
+
+fn agent_named_in(headers: &HeaderMap) -> Result<Option<Arc<str>>, Refused> {
+    let Some(value) = headers.get(&AGENT) else {
+        return Ok(None);
+    };
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./".contains(byte);
+    match value.to_str() {
+        Ok(name)
+            if (1..=MAX_NAME_BYTES).contains(&name.len()) && name.as_bytes().iter().all(plain) =>
+        {
+            Ok(Some(name.into()))
+        }
+        _ => Err(Refused::AgentName),
+    }
+}
+
+/// The key a caller shows, wherever clients put one.
+fn presented_key(headers: &HeaderMap) -> Option<&[u8]> {
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| {
+        let (scheme, key) = value.as_bytes().split_at_checked(BEARER.len())?;
+        scheme
+            .eq_ignore_ascii_case(BEARER.as_bytes())
+            .then(|| key.trim_ascii())
+    });
+    bearer.or_else(|| headers.get(&API_KEY).map(|value| value.as_bytes()))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// `host` without its port.
+fn host_name(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') =>
+        {
+            name
+        }
+        _ => host,
+    }
+}
+
+const BEARER: &str = "Bearer ";
+const MAX_NAME_BYTES: usize = 64;
+const LOCAL_NAMES: [&str; 2] = ["localhost", "inference.local"];
+const AGENT: HeaderName = HeaderName::from_static("x-farrier-agent");
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Where harnesses name their session, in the order of trust.
+const SESSION: [HeaderName; 8] = [
+    HeaderName::from_static("x-farrier-session"),
+    HeaderName::from_static("x-session-id"),
+    HeaderName::from_static("x-session-affinity"),
+    HeaderName::from_static("session-id"),
+    HeaderName::from_static("session_id"),
+    HeaderName::from_static("conversation_id"),
+    HeaderName::from_static("thread-id"),
+    HeaderName::from_static("x-claude-code-session-id"),
+];
+
+#[cfg(test)]
+#[path = "identify_tests.rs"]
+mod tests;

@@ -1,0 +1,164 @@
+//! An event stream through its plan.
+//!
+//! ```text
+//!            ┌─────────────────────────── bytes ──────────────────────────┐
+//!            ▼                                                            │
+//!  steps left? ──Forward──▶ client                                        │
+//!      │  └────Commit───▶ await the ledger, then on                       │
+//!      no ──▶ over? ──yes──▶ end of the reply                             │
+//!                └──no───▶ read the provider ──end, break, silence──▶ end of the run
+//! ```
+//!
+//! What follows a commit is not given to the client before the ledger has answered, or its deadline passed.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use farrier_compat::run::{End, Step, StreamRun};
+use http_body::Frame;
+use hyper::body::Incoming;
+use tracing::warn;
+
+use super::silence::Silence;
+use super::{Aborted, Relay};
+use crate::record::{Ending, Record};
+use crate::upstream::{Decoder, UpstreamFault};
+
+/// Drives one run over one reply.
+pub(crate) struct Streaming {
+    body: Incoming,
+    decoder: Decoder,
+    silence: Silence,
+    run: StreamRun,
+    relay: Relay,
+    /// What the run wants done, last step first.
+    steps: Vec<Step>,
+    commit: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    over: bool,
+}
+
+impl Streaming {
+    pub(super) fn new(body: Incoming, decoder: Decoder, run: StreamRun, relay: Relay) -> Self {
+        Self {
+            body,
+            decoder,
+            silence: Silence::new(relay.silence),
+            run,
+            relay,
+            steps: Vec::new(),
+            commit: None,
+            over: false,
+        }
+    }
+
+    pub(super) fn poll_next(
+        &mut self,
+        record: &mut Record,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        loop {
+            if let Some(commit) = &mut self.commit {
+                ready!(commit.as_mut().poll(cx));
+                self.commit = None;
+            }
+            match self.steps.pop() {
+                Some(Step::Forward(bytes)) if bytes.is_empty() => continue,
+                Some(Step::Forward(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Some(Step::Commit(turn)) => {
+                    self.commit = Some(Box::pin(self.relay.memory.clone().remember(turn)));
+                    continue;
+                }
+                None if self.over => return Poll::Ready(None),
+                None => {}
+            }
+            let read = ready!(self.silence.poll_frame(&mut self.body, cx));
+            self.take(read, record);
+            self.steps.reverse();
+            record.noted(self.run.take_notes());
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over && self.steps.is_empty() && self.commit.is_none()
+    }
+
+    pub(super) fn ending(&self) -> Ending {
+        self.run.outcome().into()
+    }
+
+    /// Gives the run what was read, or tells it that there is no more.
+    fn take(
+        &mut self,
+        read: Result<Option<hyper::Result<Frame<Bytes>>>, UpstreamFault>,
+        record: &mut Record,
+    ) {
+        let data = match read {
+            Ok(Some(Ok(frame))) => frame.into_data().map_err(|_trailers| None),
+            Ok(None) => match self.decoder.end() {
+                Ok(()) => return self.end(End::Clean),
+                Err(fault) => Err(Some(fault)),
+            },
+            Ok(Some(Err(_))) => Err(Some(UpstreamFault::BodyBroken {
+                received: record.bytes_out,
+            })),
+            Err(fault) => Err(Some(fault)),
+        };
+        match data.and_then(|coded| self.decoder.push(coded).map_err(Some)) {
+            Ok(plain) => self.push(plain, record),
+            Err(None) => {}
+            Err(Some(fault)) => {
+                let end = if matches!(fault, UpstreamFault::BodyBroken { .. }) {
+                    End::Truncated
+                } else {
+                    End::Failed
+                };
+                record.upstream_failed(&self.relay.upstream.fault(fault));
+                self.end(end);
+            }
+        }
+    }
+
+    fn push(&mut self, plain: Bytes, record: &mut Record) {
+        record.upstream_sent(&plain);
+        if let Err(fault) = self.run.push(plain, &mut self.steps) {
+            warn!(provider = %self.relay.upstream.name, code = fault.code, "reply cannot be read: {fault}");
+            record.blame = Some(fault.blame);
+            self.end(End::Failed);
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        self.run.end(end, &mut self.steps);
+        self.over = true;
+    }
+}
+
+impl Drop for Streaming {
+    /// The client left. What it was given of a turn it may replay, so that is handed over to be remembered.
+    fn drop(&mut self) {
+        if !self.over {
+            self.end(End::ClientGone);
+        }
+        for step in self.steps.drain(..) {
+            if let Step::Commit(turn) = step {
+                drop(
+                    self.relay
+                        .tasks
+                        .spawn(self.relay.memory.clone().remember(turn)),
+                );
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Streaming {
+    /// Shows no steps: they hold what a model wrote.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streaming")
+            .field("over", &self.over)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,349 @@
+//! Towards the provider: connections, the credential, deadlines, what is sent of the caller's request.
+//!
+//! In: a method, a path, the caller's headers, body segments. Out: the head of the provider's reply with its body still
+//! to be read, or an [`UpstreamError`].
+//!
+//! The credential enters here and nowhere else, as a sensitive header value made once. A redirect is a reply like any
+//! other and is never followed, so the credential goes to the configured host alone.
+
+mod connect;
+mod decode;
+mod headers;
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::error::Error;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use farrier_serve::Tracker;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioTimer;
+
+pub(crate) use decode::{Coding, Decoder};
+pub(crate) use headers::{for_client, plain_please};
+
+use crate::config::{Api, Deadlines, HttpVersion, Mistake, Provider};
+use connect::{ConnectTimedOut, Connector};
+
+/// A provider and its pooled connections.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) name: Arc<str>,
+    pub(crate) api: Api,
+    pub(crate) base_url: String,
+    pub(crate) server: Option<String>,
+    base: Uri,
+    chat: Uri,
+    credential: Option<(HeaderName, HeaderValue)>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    first_byte: Duration,
+    client: Client<Connector, Segments>,
+}
+
+/// A request body in pieces, none of which is copied. Its length is exact.
+#[derive(Debug, Default)]
+pub(crate) struct Segments {
+    pieces: VecDeque<Bytes>,
+    left: u64,
+}
+
+/// Why a provider gave no reply, or none that can be used.
+#[derive(Debug, thiserror::Error)]
+#[error("provider {provider:?} ({authority}): {fault}")]
+pub(crate) struct UpstreamError {
+    pub(crate) provider: Arc<str>,
+    authority: String,
+    pub(crate) fault: UpstreamFault,
+}
+
+/// What happened towards a provider.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum UpstreamFault {
+    #[error(
+        "expected the whole reply, got {received} bytes and then a broken connection; try again"
+    )]
+    BodyBroken { received: usize },
+    #[error(
+        "expected a reply of at most {max_bytes} bytes, got a longer one; ask for a stream, or raise max_reply_bytes"
+    )]
+    BodyTooLarge { max_bytes: usize },
+    #[error("expected a reply, got a closed connection; try again")]
+    Closed,
+    #[error("expected a connection within {within:?}, got none; check base_url and the network")]
+    ConnectTimedOut { within: Duration },
+    #[error("expected a plain or gzip or deflate reply, got content-encoding {0:?}")]
+    EncodingUnknown(String),
+    #[error("expected a reply in the content-encoding it announces, got other bytes")]
+    EncodingWrong,
+    #[error(
+        "expected the head of a reply within {within:?}, got none; try again, or raise the first-byte deadline"
+    )]
+    HeadTimedOut { within: Duration },
+    #[error(
+        "expected an HTTP reply, got something else; check base_url and the provider's http version"
+    )]
+    NotHttp,
+    #[error(
+        "expected the next bytes of the reply within {within:?}, got none; try again, or raise the silence deadline"
+    )]
+    Silent { within: Duration },
+    #[error("expected a connection, got: {reason}; check base_url, ca_file and the network")]
+    Unreachable { reason: String },
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// Prepares connections; makes none yet. `tasks` runs them.
+    pub(crate) fn build(
+        provider: &Provider,
+        deadlines: &Deadlines,
+        tasks: Tracker,
+    ) -> Result<Self, Mistake> {
+        let name = provider.name.clone();
+        let base_url = provider.base_url.trim_end_matches('/').to_owned();
+        let wrong_url = || Mistake::BaseUrl {
+            provider: name.clone(),
+            base_url: provider.base_url.clone(),
+        };
+        let base: Uri = base_url.parse().map_err(|_| wrong_url())?;
+        let chat = under(&base, "/chat/completions").ok_or_else(wrong_url)?;
+        let credential = match &provider.credential {
+            None => None,
+            Some(credential) => {
+                let value = credential.secret.header_value(&credential.prefix);
+                let value = value.map_err(|source| Mistake::Credential {
+                    provider: name.clone(),
+                    source,
+                })?;
+                Some((credential.header.clone(), value))
+            }
+        };
+        Ok(Self {
+            name: name.into(),
+            api: provider.api,
+            base_url,
+            server: provider.server.clone(),
+            base,
+            chat,
+            credential,
+            headers: provider.headers.clone(),
+            first_byte: deadlines.first_byte,
+            client: client(
+                Connector::build(provider, deadlines.connect)?,
+                provider.http,
+                tasks,
+            ),
+        })
+    }
+
+    /// Where chat completions are asked for.
+    pub(crate) fn chat_completions(&self) -> &Uri {
+        &self.chat
+    }
+
+    /// Where `path` below `/v1`, query included, is on this provider.
+    pub(crate) fn below(&self, path: &str) -> Option<Uri> {
+        under(&self.base, path)
+    }
+
+    /// Sends a request and waits for the head of its reply. `headers` are the caller's.
+    ///
+    /// Dropping the future cancels the request: its connection is closed, or its HTTP/2 stream reset.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        uri: Uri,
+        mut headers: HeaderMap,
+        body: Segments,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        headers::for_upstream(&mut headers);
+        for (name, value) in self.headers.iter().chain(&self.credential) {
+            headers.insert(name.clone(), value.clone());
+        }
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        match tokio::time::timeout(self.first_byte, self.client.request(request)).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error)) => Err(self.fault(UpstreamFault::of(&error))),
+            Err(_) => Err(self.fault(UpstreamFault::HeadTimedOut {
+                within: self.first_byte,
+            })),
+        }
+    }
+
+    /// The fault, with this provider's name on it.
+    pub(crate) fn fault(&self, fault: UpstreamFault) -> UpstreamError {
+        let authority = self
+            .base
+            .authority()
+            .map_or_else(String::new, ToString::to_string);
+        UpstreamError {
+            provider: Arc::clone(&self.name),
+            authority,
+            fault,
+        }
+    }
+}
+
+fn client(
+    connector: Connector,
+    version: HttpVersion,
+    tasks: Tracker,
+) -> Client<Connector, Segments> {
+    Client::builder(tasks)
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(POOL_IDLE)
+        .pool_max_idle_per_host(MAX_IDLE)
+        .http2_only(version == HttpVersion::Http2)
+        .http2_keep_alive_interval(HTTP2_PING)
+        .http2_keep_alive_timeout(HTTP2_PING)
+        .build(connector)
+}
+
+fn under(base: &Uri, path: &str) -> Option<Uri> {
+    let mut parts = base.clone().into_parts();
+    let joined = format!("{}{path}", base.path().trim_end_matches('/'));
+    parts.path_and_query = Some(PathAndQuery::try_from(joined).ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+// === impl Segments ===
+
+impl Segments {
+    /// Adds a piece at the end.
+    pub(crate) fn push(&mut self, piece: Bytes) {
+        self.left += piece.len() as u64;
+        if !piece.is_empty() {
+            self.pieces.push_back(piece);
+        }
+    }
+
+    /// The pieces, in order.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &Bytes> {
+        self.pieces.iter()
+    }
+}
+
+impl From<Bytes> for Segments {
+    fn from(whole: Bytes) -> Self {
+        let mut segments = Self::default();
+        segments.push(whole);
+        segments
+    }
+}
+
+impl Body for Segments {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = self.pieces.pop_front();
+        self.left -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+// === impl UpstreamFault ===
+
+impl UpstreamFault {
+    /// One word, for metrics and logs.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::BodyBroken { .. } => "body_broken",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::Closed => "closed",
+            Self::ConnectTimedOut { .. } => "connect_timeout",
+            Self::EncodingUnknown(_) => "encoding_unknown",
+            Self::EncodingWrong => "encoding_wrong",
+            Self::HeadTimedOut { .. } => "first_byte_timeout",
+            Self::NotHttp => "not_http",
+            Self::Silent { .. } => "silent",
+            Self::Unreachable { .. } => "unreachable",
+        }
+    }
+
+    /// Whether a deadline of ours was what ended it.
+    pub(crate) fn timed_out(&self) -> bool {
+        matches!(
+            self,
+            Self::ConnectTimedOut { .. } | Self::HeadTimedOut { .. } | Self::Silent { .. }
+        )
+    }
+
+    fn of(error: &hyper_util::client::legacy::Error) -> Self {
+        if let Some(ConnectTimedOut(within)) = cause(error) {
+            return Self::ConnectTimedOut { within: *within };
+        }
+        if error.is_connect() {
+            return Self::Unreachable {
+                reason: root(error).to_string(),
+            };
+        }
+        match cause::<hyper::Error>(error) {
+            Some(error) if error.is_parse() => Self::NotHttp,
+            _ if cause::<rustls::Error>(error).is_some() => Self::NotHttp,
+            _ => match cause::<io::Error>(error).map(io::Error::kind) {
+                Some(io::ErrorKind::InvalidData) => Self::NotHttp,
+                _ => Self::Closed,
+            },
+        }
+    }
+}
+
+/// The first error of type `E` in the chain that starts at `error`.
+fn cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The error at the end of the chain: the one that says what really happened.
+fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut last = error;
+    while let Some(next) = last.source() {
+        last = next;
+    }
+    last
+}
+
+/// Idle connections are kept this long; providers close theirs on their own terms.
+const POOL_IDLE: Duration = Duration::from_secs(90);
+
+/// Idle connections kept for one provider.
+const MAX_IDLE: usize = 256;
+
+/// A dead HTTP/2 connection is noticed by a ping, since no request on it would ever fail.
+const HTTP2_PING: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+#[path = "upstream/upstream_tests.rs"]
+mod tests;

@@ -1,0 +1,198 @@
+//! What goes into the tables and what goes out of them again, within a transaction of the writer's.
+//!
+//! An entry, its keys, its scope's count and the totals change together or not at all. The oldest
+//! go first: within a scope by the order of recording, in the whole store by the time of it.
+
+use rusqlite::{Params, Row, Transaction, params};
+
+use super::schema::{Totals, signed, unsigned};
+use super::seal::{Seal, SealError};
+use super::writer::Record;
+use crate::MAX_ENTRY_KEYS;
+
+/// Estimates of what an entry takes in the file beside its value and its keys (a row, two index
+/// entries, its share of half-filled pages), and of what each key takes, here and in the index.
+const ENTRY_WEIGHT: usize = 128;
+const KEY_WEIGHT: usize = 64;
+const KEY_BYTES: usize = 16;
+/// Rows looked at together. They are small: the values stay where they are.
+const VICTIMS_AT_ONCE: u64 = 64;
+
+/// What a transaction has come to so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) totals: Totals,
+    pub(super) evicted_by_scope: u64,
+    pub(super) evicted_by_size: u64,
+    pub(super) evicted_by_ttl: u64,
+}
+
+/// A record that could not be stored, or an entry that could not be evicted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("cannot seal a value")]
+    Seal(#[from] SealError),
+    #[error(transparent)]
+    Store(#[from] rusqlite::Error),
+}
+
+/// The scope that a record went into.
+pub(super) struct Landed {
+    pub(super) scope: i64,
+    /// How many entries it has now.
+    pub(super) entries: u64,
+}
+
+/// The most that an entry can weigh beyond its value as the caller knows it.
+pub(super) fn heaviest_bookkeeping() -> u64 {
+    const SEAL_BYTES: usize = 40;
+    (ENTRY_WEIGHT + MAX_ENTRY_KEYS * KEY_WEIGHT + SEAL_BYTES) as u64
+}
+
+/// Stores a record.
+pub(super) fn insert(
+    transaction: &Transaction<'_>,
+    seal: &Seal,
+    record: &Record,
+    recorded: i64,
+    tally: &mut Tally,
+) -> Result<Landed, Fault> {
+    let Record { scope, keys, value } = record;
+    let sealed = seal.seal(scope, keys, value)?;
+    let stored = sealed.as_deref().unwrap_or(value);
+    let weight = (ENTRY_WEIGHT + keys.len() / KEY_BYTES * KEY_WEIGHT + stored.len()) as u64;
+
+    let sql = "INSERT INTO scopes (digest, entries) VALUES (?1, 1)
+               ON CONFLICT (digest) DO UPDATE SET entries = entries + 1 RETURNING id, entries";
+    let landed = transaction
+        .prepare_cached(sql)?
+        .query_row([&scope[..]], |row| {
+            Ok(Landed {
+                scope: row.get(0)?,
+                entries: unsigned(row.get(1)?),
+            })
+        })?;
+    let sql =
+        "INSERT INTO entries (scope, recorded, weight, keys, value) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let entry = transaction.prepare_cached(sql)?.insert(params![
+        landed.scope,
+        recorded,
+        signed(weight),
+        keys,
+        stored
+    ])?;
+    let mut insert_key = transaction
+        .prepare_cached("INSERT INTO entry_keys (scope, key, entry) VALUES (?1, ?2, ?3)")?;
+    for key in keys.chunks(KEY_BYTES) {
+        insert_key.execute(params![landed.scope, key, entry])?;
+    }
+    tally.totals.entries += 1;
+    tally.totals.weight += weight;
+    Ok(landed)
+}
+
+/// Evicts the oldest entries of a scope, at most `surplus`.
+pub(super) fn evict_from_scope(
+    transaction: &Transaction<'_>,
+    scope: i64,
+    surplus: u64,
+    tally: &mut Tally,
+) -> Result<(), Fault> {
+    if surplus == 0 {
+        return Ok(());
+    }
+    let sql = "SELECT id, scope, weight, keys FROM entries WHERE scope = ?1 ORDER BY id LIMIT ?2";
+    for victim in victims(transaction, sql, params![scope, signed(surplus)])? {
+        remove(transaction, &victim, &mut tally.totals)?;
+        tally.evicted_by_scope += 1;
+    }
+    Ok(())
+}
+
+/// Evicts what is expired, then the oldest while the store weighs too much; at most `allowed`
+/// entries. Says whether it stopped because of that, so that there may be more.
+pub(super) fn evict_from_store(
+    transaction: &Transaction<'_>,
+    max_weight: u64,
+    cutoff: i64,
+    allowed: u64,
+    tally: &mut Tally,
+) -> Result<bool, Fault> {
+    let sql = "SELECT id, scope, weight, keys FROM entries WHERE recorded <= ?1
+               ORDER BY recorded, id LIMIT ?2";
+    let mut left = allowed;
+    for victim in victims(transaction, sql, params![cutoff, signed(left)])? {
+        remove(transaction, &victim, &mut tally.totals)?;
+        tally.evicted_by_ttl += 1;
+        left -= 1;
+    }
+    let sql = "SELECT id, scope, weight, keys FROM entries ORDER BY recorded, id LIMIT ?1";
+    while left > 0 && tally.totals.weight > max_weight {
+        let oldest = victims(transaction, sql, [signed(left.min(VICTIMS_AT_ONCE))])?;
+        if oldest.is_empty() {
+            break;
+        }
+        for victim in oldest {
+            if tally.totals.weight <= max_weight {
+                break;
+            }
+            remove(transaction, &victim, &mut tally.totals)?;
+            tally.evicted_by_size += 1;
+            left -= 1;
+        }
+    }
+    Ok(left == 0)
+}
+
+/// An entry to be evicted, without its value.
+struct Victim {
+    id: i64,
+    scope: i64,
+    weight: u64,
+    keys: Vec<u8>,
+}
+
+impl Victim {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            scope: row.get(1)?,
+            weight: unsigned(row.get(2)?),
+            keys: row.get(3)?,
+        })
+    }
+}
+
+fn victims(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    params: impl Params,
+) -> rusqlite::Result<Vec<Victim>> {
+    transaction
+        .prepare_cached(sql)?
+        .query_map(params, Victim::of)?
+        .collect()
+}
+
+fn remove(
+    transaction: &Transaction<'_>,
+    victim: &Victim,
+    totals: &mut Totals,
+) -> rusqlite::Result<()> {
+    let sql = "DELETE FROM entry_keys WHERE scope = ?1 AND key = ?2 AND entry = ?3";
+    let mut delete_key = transaction.prepare_cached(sql)?;
+    for key in victim.keys.chunks(KEY_BYTES) {
+        delete_key.execute(params![victim.scope, key, victim.id])?;
+    }
+    transaction
+        .prepare_cached("DELETE FROM entries WHERE id = ?1")?
+        .execute([victim.id])?;
+    let sql = "UPDATE scopes SET entries = entries - 1 WHERE id = ?1";
+    transaction.prepare_cached(sql)?.execute([victim.scope])?;
+    let sql = "DELETE FROM scopes WHERE id = ?1 AND entries <= 0";
+    transaction.prepare_cached(sql)?.execute([victim.scope])?;
+    // A file that was tampered with may count less than it holds; a total is never worth a panic.
+    totals.entries = totals.entries.saturating_sub(1);
+    totals.weight = totals.weight.saturating_sub(victim.weight);
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! What every ledger must do, and what each store must do besides.
+
+#[cfg(test)]
+mod embedded;
+#[cfg(test)]
+mod kill;
+#[cfg(test)]
+mod suite;
