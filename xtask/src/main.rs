@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test`, `cargo xtask lint`, `cargo xtask arch`.
+//! The project's own commands: `cargo xtask test`, `cargo xtask lint`, `cargo xtask arch`, `cargo xtask schema`.
 //!
 //! Each subcommand is a module; `test` and `lint` are tables of steps (see [`steps`]). Everything that is installed goes
 //! under the target directory, so that a fresh clone needs no preparation and leaves nothing behind elsewhere.
@@ -9,6 +9,7 @@ mod arch;
 mod clients;
 mod failure;
 mod lint;
+mod schema;
 mod steps;
 mod test;
 mod tools;
@@ -40,6 +41,8 @@ enum Command {
     Arch,
     /// Check format, clippy, documentation and dependencies.
     Lint(PaceArgs),
+    /// Write registry/schema.json anew from the tables it describes.
+    Schema,
     /// Run all tests, installing under the target directory what they need.
     Test(TestArgs),
 }
@@ -103,6 +106,10 @@ fn run(command: &Command) -> Result<bool, Failure> {
             Ok(true)
         }
         Command::Lint(args) => Ok(steps::run(lint::STEPS, &workspace, args.pace())),
+        Command::Schema => {
+            schema::write(&workspace)?;
+            Ok(true)
+        }
         Command::Test(args) => Ok(steps::run(
             test::steps(args.scope()),
             &workspace,

@@ -122,7 +122,9 @@ impl Plan {
 
     /// The passes, in order: (manifest, pass).
     pub fn passes(&self) -> impl Iterator<Item = (&str, &'static str)> {
-        self.effects.iter().map(|effect| (effect.manifest.as_ref(), effect.kind.name))
+        self.effects
+            .iter()
+            .map(|effect| (effect.manifest.as_ref(), effect.kind.name))
     }
 
     /// What `ask` asks of the ledger.
@@ -139,7 +141,12 @@ impl Plan {
     ///
     /// # Errors
     /// The [`Fault`] of a pass: nothing was sent, nothing was stored.
-    pub fn rewrite<'a>(&self, mut ask: Ask<'a>, recalled: Recalled, with: With) -> Result<Rewritten<'a>, Fault> {
+    pub fn rewrite<'a>(
+        &self,
+        mut ask: Ask<'a>,
+        recalled: Recalled,
+        with: With,
+    ) -> Result<Rewritten<'a>, Fault> {
         if let Some(model) = &with.upstream_model {
             ask.root_mut().set("model", quote(model));
         }

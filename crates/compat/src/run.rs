@@ -29,7 +29,7 @@ use crate::wire::calls::Calls;
 use crate::wire::canonical;
 use crate::wire::chat::{self, Choice};
 use crate::wire::json::{Value, unquote};
-use crate::wire::sse::{self, Frame, Framer};
+use crate::wire::sse::{self, Frame, Framer, Oversized};
 use crate::wire::turn::{Replayed, Turn, TurnCall, minted_key};
 
 pub use crate::passes::event::{End, Step};
@@ -108,7 +108,9 @@ impl Reply {
 
     /// Reads the reply as one JSON body.
     pub fn into_json(self) -> JsonRun {
-        JsonRun { placed: self.line() }
+        JsonRun {
+            placed: self.line(),
+        }
     }
 
     fn line(self) -> Vec<Placed> {
@@ -143,13 +145,7 @@ impl StreamRun {
         let framed = self.framer.push(bytes, &mut frames);
         let mut done = frames.drain(..).try_for_each(|frame| self.frame(frame));
         self.frames = frames;
-        if framed.is_err() {
-            let limit = sse::MAX_EVENT_BYTES;
-            done = done.and(Err(Fault::upstream(
-                "event_too_large",
-                format!("expected events of at most {limit} bytes from the provider, got a larger one"),
-            )));
-        }
+        done = done.and_then(|()| framed.map_err(too_large));
         if let Err(fault) = &done {
             self.state = State::Broken;
             self.sink.steps.push(Step::Forward(error_event(fault)));
@@ -163,25 +159,39 @@ impl StreamRun {
         if matches!(self.state, State::Ended(_)) {
             return;
         }
-        let last = if end == End::Clean { self.framer.finish() } else { None };
+        let last = if end == End::Clean {
+            self.framer.finish()
+        } else {
+            None
+        };
         let last = last.filter(|frame| self.state != State::Broken && is_whole(frame));
         let open_ended = last.is_some();
         let mut fault = last.and_then(|frame| self.frame(frame).err());
         let outcome = self.outcome_of(end);
         // To a pass, a body that ended before the turn did is a truncated one.
-        let told = if outcome == Outcome::Truncated { End::Truncated } else { end };
+        let told = if outcome == Outcome::Truncated {
+            End::Truncated
+        } else {
+            end
+        };
         if self.state != State::Broken {
             let finished = finish(&mut self.placed, told, &mut self.sink);
-            fault = fault.or(finished.err()).or_else(|| cut_off(outcome, end, self.state));
+            fault = fault
+                .or_else(|| finished.err())
+                .or_else(|| cut_off(outcome, end, self.state));
             if let Some(fault) = fault.filter(|_| outcome != Outcome::ClientGone) {
                 if open_ended {
-                    self.sink.steps.push(Step::Forward(Bytes::from_static(b"\n\n")));
+                    self.sink
+                        .steps
+                        .push(Step::Forward(Bytes::from_static(b"\n\n")));
                 }
                 self.sink.steps.push(Step::Forward(error_event(&fault)));
             }
         }
         if outcome == Outcome::ClientGone {
-            self.sink.steps.retain(|step| matches!(step, Step::Commit(_)));
+            self.sink
+                .steps
+                .retain(|step| matches!(step, Step::Commit(_)));
         }
         self.state = State::Ended(outcome);
         out.append(&mut self.sink.steps);
@@ -253,14 +263,23 @@ impl StreamRun {
 fn is_whole(frame: &Frame) -> bool {
     match frame {
         Frame::Idle(_) => true,
-        Frame::Event(raw) => sse::data(raw)
-            .is_some_and(|data| &*data == b"[DONE]" || serde_json::from_slice::<serde::de::IgnoredAny>(&data).is_ok()),
+        Frame::Event(raw) => sse::data(raw).is_some_and(|data| {
+            &*data == b"[DONE]" || serde_json::from_slice::<serde::de::IgnoredAny>(&data).is_ok()
+        }),
     }
+}
+
+fn too_large(_: Oversized) -> Fault {
+    let limit = sse::MAX_EVENT_BYTES;
+    let message =
+        format!("expected events of at most {limit} bytes from the provider, got a larger one");
+    Fault::upstream("event_too_large", message)
 }
 
 /// `{"error": …}` in a stream; source: OpenRouter, DashScope and others.
 fn is_error(data: &[u8]) -> bool {
-    serde_json::from_slice::<serde_json::Value>(data).is_ok_and(|value| value.get("error").is_some_and(|error| !error.is_null()))
+    serde_json::from_slice::<serde_json::Value>(data)
+        .is_ok_and(|value| value.get("error").is_some_and(|error| !error.is_null()))
 }
 
 /// Why the client must not take this stream for a complete one.
@@ -272,7 +291,9 @@ fn cut_off(outcome: Outcome, end: End, state: State) -> Option<Fault> {
     };
     Some(Fault::upstream(
         "stream_truncated",
-        format!("expected a finish reason or [DONE] from the provider, but it {how} before the end of the turn"),
+        format!(
+            "expected a finish reason or [DONE] from the provider, but it {how} before the end of the turn"
+        ),
     ))
 }
 
@@ -408,9 +429,15 @@ impl Heard {
             self.text.push_str(&text);
             self.fresh = true;
         }
-        let calls = chat::calls(part).into_iter().flat_map(|calls| calls.items());
+        let calls = chat::calls(part)
+            .into_iter()
+            .flat_map(|calls| calls.items());
         for (position, call) in calls.filter_map(Value::object).enumerate() {
-            let number = if whole { position } else { self.numbers.place(call).number };
+            let number = if whole {
+                position
+            } else {
+                self.numbers.place(call).number
+            };
             self.call(number, call);
         }
     }
@@ -463,10 +490,17 @@ impl Heard {
     fn keys(&self, turn: &Turn, recording: &Recording) -> Vec<crate::wire::turn::TurnKey> {
         if turn.calls.is_empty() {
             let wanted = recording.needs.texts && !self.text.trim().is_empty();
-            return wanted.then(|| recording.context.text_key(&self.text)).into_iter().collect();
+            return wanted
+                .then(|| recording.context.text_key(&self.text))
+                .into_iter()
+                .collect();
         }
         if recording.needs.minted {
-            return turn.calls.iter().map(|call| minted_key(&call.given)).collect();
+            return turn
+                .calls
+                .iter()
+                .map(|call| minted_key(&call.given))
+                .collect();
         }
         // A request that replays these calls has each behind those before it.
         let mut context = recording.context;
@@ -488,7 +522,7 @@ impl Heard {
 impl HeardCall {
     fn recorded(&self, out: &Out<'_>) -> TurnCall {
         let text = format!("\"{}\"", self.arguments);
-        let arguments = unquote(&text).unwrap_or(self.arguments.as_str().into());
+        let arguments = unquote(&text).unwrap_or_else(|| self.arguments.as_str().into());
         TurnCall {
             native: out.native_of(&self.given).unwrap_or(&self.given).to_owned(),
             given: self.given.clone(),

@@ -76,7 +76,7 @@ fn cases() -> Vec<(String, PathBuf)> {
 
 fn folders(of: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = fs::read_dir(of)
-        .unwrap_or_else(|error| panic!("{}: {error}", of.display()))
+        .expect("a readable folder")
         .map(|entry| entry.expect("readable").path())
         .filter(|path| path.is_dir())
         .collect();
@@ -85,18 +85,25 @@ fn folders(of: &Path) -> Vec<PathBuf> {
 }
 
 fn name(path: &Path) -> String {
-    path.file_name().expect("a name").to_string_lossy().into_owned()
+    path.file_name()
+        .expect("a name")
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn exchanges(case: &Path) -> Vec<PathBuf> {
     let numbered = folders(case);
-    if numbered.is_empty() { vec![case.to_owned()] } else { numbered }
+    if numbered.is_empty() {
+        vec![case.to_owned()]
+    } else {
+        numbered
+    }
 }
 
 fn load(case: &Path) -> Case {
     let path = case.join("case.toml");
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let case: Case = toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text = fs::read_to_string(&path).expect("a case has its case.toml");
+    let case: Case = toml::from_str(&text).expect("a case.toml of this form");
     assert!(!case.description.is_empty());
     case
 }
@@ -125,18 +132,30 @@ fn shipped(without: Option<&str>) -> Registry {
         switched_off: &switched_off,
         ..LoadOptions::default()
     };
-    let shipped = Registry::load(&shipped_sources(), &LoadOptions::default()).expect("the shipped registry loads");
-    shipped.with(&[], &options).expect("a shipped manifest can be switched off")
+    let shipped = Registry::load(&shipped_sources(), &LoadOptions::default())
+        .expect("the shipped registry loads");
+    shipped
+        .with(&[], &options)
+        .expect("a shipped manifest can be switched off")
 }
 
 fn keep(store: &mut Store, record: TurnRecord) {
     for key in record.keys {
-        store.entry(key).or_default().insert(0, record.value.clone());
+        store
+            .entry(key)
+            .or_default()
+            .insert(0, record.value.clone());
     }
 }
 
 /// Sends a request through `plan`.
-fn ask(plan: &Plan, case: &Case, seed: u8, body: &[u8], store: &Store) -> Result<(String, Reply), String> {
+fn ask(
+    plan: &Plan,
+    case: &Case,
+    seed: u8,
+    body: &[u8],
+    store: &Store,
+) -> Result<(String, Reply), String> {
     let ask = Ask::parse(body).map_err(|fault| fault.code.to_owned())?;
     let lookup = plan.lookup(&ask);
     let stored: Vec<Vec<Bytes>> = lookup
@@ -152,7 +171,11 @@ fn ask(plan: &Plan, case: &Case, seed: u8, body: &[u8], store: &Store) -> Result
     let rewritten = plan
         .rewrite(ask, lookup.answered(&stored), with)
         .map_err(|fault| fault.code.to_owned())?;
-    let sent = rewritten.segments.iter().map(|segment| segment.as_str()).collect();
+    let sent = rewritten
+        .segments
+        .iter()
+        .map(|segment| segment.as_str())
+        .collect();
     Ok((sent, rewritten.reply))
 }
 
@@ -174,7 +197,11 @@ fn stream(reply: Reply, reads: &[&[u8]], end: End) -> (String, Vec<TurnRecord>, 
             Step::Commit(record) => records.push(record),
         }
     }
-    (String::from_utf8(client).expect("UTF-8"), records, run.outcome())
+    (
+        String::from_utf8(client).expect("UTF-8"),
+        records,
+        run.outcome(),
+    )
 }
 
 /// Plays a case; a fault ends it.
@@ -185,7 +212,10 @@ fn play(registry: &Registry, case: &Case, folder: &Path) -> Result<Vec<Exchange>
     for (seed, exchange) in (1u8..).zip(exchanges(folder)) {
         let body = fs::read(exchange.join("request.json")).expect("a request");
         let (sent, reply) = ask(&plan, case, seed, &body, &store)?;
-        let (sse, json) = (exchange.join("upstream.sse"), exchange.join("upstream.json"));
+        let (sse, json) = (
+            exchange.join("upstream.sse"),
+            exchange.join("upstream.json"),
+        );
         let (client, records, outcome) = if sse.exists() {
             let upstream = fs::read(&sse).expect("readable");
             let (client, records, outcome) = stream(reply, &[&upstream], End::Clean);
@@ -193,14 +223,22 @@ fn play(registry: &Registry, case: &Case, folder: &Path) -> Result<Vec<Exchange>
         } else if json.exists() {
             let upstream = fs::read(&json).expect("readable");
             let done = reply.into_json().finish(upstream.into());
-            (Some(String::from_utf8(done.body.to_vec()).expect("UTF-8")), done.commit, None)
+            (
+                Some(String::from_utf8(done.body.to_vec()).expect("UTF-8")),
+                done.commit,
+                None,
+            )
         } else {
             (None, Vec::new(), None)
         };
         for record in records {
             keep(&mut store, record);
         }
-        out.push(Exchange { sent, client, outcome });
+        out.push(Exchange {
+            sent,
+            client,
+            outcome,
+        });
     }
     Ok(out)
 }
@@ -226,24 +264,43 @@ fn every_case_is_as_recorded() {
             (Ok(played), None) => played,
             (Err(code), Some(want)) if code == *want => continue,
             (got, want) => {
-                wrong.push(format!("{}: want fault {want:?}, got {got:?}", folder.display()));
+                wrong.push(format!(
+                    "{}: want fault {want:?}, got {got:?}",
+                    folder.display()
+                ));
                 continue;
             }
         };
         for (exchange, at) in played.iter().zip(exchanges(&folder)) {
-            golden(&at.join("upstream-request.json"), &exchange.sent, &mut wrong);
+            golden(
+                &at.join("upstream-request.json"),
+                &exchange.sent,
+                &mut wrong,
+            );
             if let Some(client) = &exchange.client {
-                let file = if at.join("upstream.sse").exists() { "client.sse" } else { "client.json" };
+                let file = if at.join("upstream.sse").exists() {
+                    "client.sse"
+                } else {
+                    "client.json"
+                };
                 golden(&at.join(file), client, &mut wrong);
             }
         }
-        let ending = played.last().and_then(|exchange| exchange.outcome).map(|outcome| format!("{outcome:?}").to_lowercase());
+        let ending = played
+            .last()
+            .and_then(|exchange| exchange.outcome)
+            .map(|outcome| format!("{outcome:?}").to_lowercase());
         let want = case.ending.clone().unwrap_or_else(|| "complete".into());
         if ending.is_some_and(|ending| ending != want) {
             wrong.push(format!("{}: want ending {want}", folder.display()));
         }
     }
-    assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} differences:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -257,7 +314,12 @@ fn cases_that_must_be_untouched_are() {
         seen += 1;
         let with = play(&shipped(None), &case, &folder);
         let without = play(&shipped(Some(&manifest)), &case, &folder);
-        assert_eq!(with, without, "{}: {manifest} changed what it must not", folder.display());
+        assert_eq!(
+            with,
+            without,
+            "{}: {manifest} changed what it must not",
+            folder.display()
+        );
     }
     assert!(seen > 0, "no refusal in the corpus");
 }
@@ -272,7 +334,11 @@ fn every_manifest_has_a_case_that_fails_without_it() {
         if play(&shipped(None), &case, &folder) != play(&shipped(Some(&manifest)), &case, &folder) {
             proven.insert(manifest);
         } else {
-            assert!(case.untouched, "{}: makes no difference and does not say `untouched`", folder.display());
+            assert!(
+                case.untouched,
+                "{}: makes no difference and does not say `untouched`",
+                folder.display()
+            );
         }
     }
     let shipped = shipped(None);
@@ -284,7 +350,10 @@ fn every_manifest_has_a_case_that_fails_without_it() {
         );
     }
     for folder in by_manifest.keys() {
-        assert!(shipped.manifests().any(|manifest| *manifest.id == **folder), "corpus/{folder}: no such manifest");
+        assert!(
+            shipped.manifests().any(|manifest| *manifest.id == **folder),
+            "corpus/{folder}: no such manifest"
+        );
     }
 }
 
@@ -307,10 +376,20 @@ fn i5_every_split_point_of_every_stream_gives_the_same_bytes() {
             let whole = stream(reply(), &[&upstream], End::Clean);
             for cut in 0..=upstream.len() {
                 let (left, right) = upstream.split_at(cut);
-                assert_eq!(stream(reply(), &[left, right], End::Clean), whole, "{} cut at {cut}", at.display());
+                assert_eq!(
+                    stream(reply(), &[left, right], End::Clean),
+                    whole,
+                    "{} cut at {cut}",
+                    at.display()
+                );
             }
             let single: Vec<&[u8]> = upstream.chunks(1).collect();
-            assert_eq!(stream(reply(), &single, End::Clean), whole, "{} byte by byte", at.display());
+            assert_eq!(
+                stream(reply(), &single, End::Clean),
+                whole,
+                "{} byte by byte",
+                at.display()
+            );
             for record in whole.1 {
                 keep(&mut store, record);
             }
@@ -331,9 +410,17 @@ fn i7_a_stream_cut_anywhere_ends_well_formed_in_each_way() {
         let body = fs::read(at.join("request.json")).expect("a request");
         for cut in (0..=upstream.len()).step_by(3) {
             for end in [End::Clean, End::Truncated, End::Failed, End::ClientGone] {
-                let reply = ask(&plan, &case, 1, &body, &Store::new()).expect("no fault").1;
+                let reply = ask(&plan, &case, 1, &body, &Store::new())
+                    .expect("no fault")
+                    .1;
                 let (client, _, outcome) = stream(reply, &[&upstream[..cut]], end);
-                check_ending(&client, outcome, end).unwrap_or_else(|wrong| panic!("{} cut at {cut}, {end:?}: {wrong}\n{client}", at.display()));
+                assert_eq!(
+                    check_ending(&client, outcome, end),
+                    Ok(()),
+                    "{} cut at {cut}, {end:?}:
+{client}",
+                    at.display()
+                );
             }
         }
     }
@@ -342,7 +429,11 @@ fn i7_a_stream_cut_anywhere_ends_well_formed_in_each_way() {
 /// A well-formed stream tells an error exactly when it is not complete.
 fn check_ending(client: &str, outcome: Outcome, end: End) -> Result<(), String> {
     if outcome == Outcome::ClientGone {
-        return if end == End::ClientGone { Ok(()) } else { Err("nobody left".into()) };
+        return if end == End::ClientGone {
+            Ok(())
+        } else {
+            Err("nobody left".into())
+        };
     }
     // A clean end may leave the very last event without its blank line; a comment needs none.
     let last = client.lines().last().unwrap_or_default();
@@ -351,20 +442,28 @@ fn check_ending(client: &str, outcome: Outcome, end: End) -> Result<(), String> 
     }
     let mut errors = 0;
     let mut told = false;
-    for line in client.lines().filter_map(|line| line.strip_prefix("data: ")) {
+    for line in client
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+    {
         if line == "[DONE]" {
             told = true;
             continue;
         }
         // Half a surrogate pair is legal on the wire; it is the decoder that cannot hold it.
         let line = line.replace("\\ud83d", "").replace("\\ude00", "");
-        let event: serde_json::Value = serde_json::from_str(&line).map_err(|error| format!("{error}: {line}"))?;
+        let event: serde_json::Value =
+            serde_json::from_str(&line).map_err(|error| format!("{error}: {line}"))?;
         errors += usize::from(event.get("error").is_some());
-        told |= event.pointer("/choices/0/finish_reason").is_some_and(|reason| reason.is_string());
+        told |= event
+            .pointer("/choices/0/finish_reason")
+            .is_some_and(|reason| reason.is_string());
     }
     match (outcome, errors, told) {
         (Outcome::Complete, 0, true) => Ok(()),
         (Outcome::Truncated | Outcome::Failed, 1, _) => Ok(()),
-        _ => Err(format!("{outcome:?} with {errors} error events, told: {told}")),
+        _ => Err(format!(
+            "{outcome:?} with {errors} error events, told: {told}"
+        )),
     }
 }

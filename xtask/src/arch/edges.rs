@@ -55,7 +55,9 @@ const ARROWS: &[(&str, May)] = &[
     ("farrier-serve", May::Use(&[])),
     ("farrier-sim", May::Use(&["farrier-serve"])),
     (TESTKIT, May::UseAll),
-    ("xtask", May::Use(&[])),
+    // The bench drives persona and gateway; the schema of manifests comes from the engine.
+    ("farrier-bench", May::UseAll),
+    ("xtask", May::Use(&["farrier-compat"])),
 ];
 
 /// For tests alone: nothing that ships may use it.

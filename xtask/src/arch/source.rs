@@ -15,7 +15,9 @@ use std::path::Path;
 use proc_macro2::{Delimiter, Ident, LexError, TokenStream, TokenTree};
 
 /// The modules of the pure crate; each may use itself and those before it.
-const ORDER: &[&str] = &["facts", "fault", "wire", "passes", "registry", "plan", "run"];
+const ORDER: &[&str] = &[
+    "facts", "fault", "wire", "passes", "registry", "plan", "run",
+];
 
 /// What the pure crate must not name. A path is a breach if one of these occurs in it, segment by segment.
 const IMPURE: &[&[&str]] = &[

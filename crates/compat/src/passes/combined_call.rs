@@ -70,7 +70,7 @@ pub(super) const KIND: Kind = Kind {
             doc: "the base of the new ids when the call has none; default: split_call",
         },
     ],
-    per: Some("tool"),
+    per: &["tool"],
     build,
 };
 
@@ -122,7 +122,9 @@ fn build(params: &Params) -> Result<Arc<dyn Pass>, String> {
         .iter()
         .find(|command| command.contains(&rule.separator) || command.trim() != command.as_str())
     {
-        return Err(format!("expected commands without separator or outer white space in `allow`, got {command:?}"));
+        return Err(format!(
+            "expected commands without separator or outer white space in `allow`, got {command:?}"
+        ));
     }
     Ok(Arc::new(CombinedCall(Arc::new(rule))))
 }
@@ -155,7 +157,10 @@ impl Rule {
             }
             StringPart::Broken => return Verdict::Other(None),
         };
-        let pieces: Vec<String> = body.split(&self.separator).map(|piece| piece.trim().to_owned()).collect();
+        let pieces: Vec<String> = body
+            .split(&self.separator)
+            .map(|piece| piece.trim().to_owned())
+            .collect();
         if !pieces.iter().all(|piece| self.allow.contains(piece)) {
             return Verdict::Other(None);
         }
@@ -163,7 +168,11 @@ impl Rule {
         let closed = match after.strip_prefix('}') {
             Some(rest) => rest.trim_ascii().is_empty(),
             None if after.is_empty() => {
-                return if pieces.len() > 1 { Verdict::Undecided } else { Verdict::Single };
+                return if pieces.len() > 1 {
+                    Verdict::Undecided
+                } else {
+                    Verdict::Single
+                };
             }
             None => false,
         };
@@ -193,13 +202,15 @@ impl Rule {
     fn may_match(&self, body: &str) -> bool {
         let mut pieces: Vec<&str> = body.split(&self.separator).collect();
         let last = pieces.pop().unwrap_or_default();
-        let whole = pieces.iter().all(|piece| self.allow.iter().any(|command| command == piece.trim()));
+        let whole = pieces
+            .iter()
+            .all(|piece| self.allow.iter().any(|command| command == piece.trim()));
         let begun = last.trim_start();
         whole
-            && self
-                .allow
-                .iter()
-                .any(|command| command.starts_with(begun) || (begun.starts_with(command.as_str()) && begun.trim_end() == command))
+            && self.allow.iter().any(|command| {
+                command.starts_with(begun)
+                    || (begun.starts_with(command.as_str()) && begun.trim_end() == command)
+            })
     }
 
     /// The base of the ids of a split: the call's own, without an earlier split.
@@ -218,13 +229,22 @@ impl Rule {
     }
 
     /// The call for the piece at `position` (from 0).
-    fn call(&self, base: &str, position: usize, command: &str, shape: (Encoding, Option<usize>)) -> String {
+    fn call(
+        &self,
+        base: &str,
+        position: usize,
+        command: &str,
+        shape: (Encoding, Option<usize>),
+    ) -> String {
         let arguments = json!({ &self.argument: command });
         let arguments = match shape.0 {
             Encoding::Object => arguments,
             Encoding::Text => json!(arguments.to_string()),
         };
-        let index = shape.1.map(|index| format!("\"index\":{index},")).unwrap_or_default();
+        let index = shape
+            .1
+            .map(|index| format!("\"index\":{index},"))
+            .unwrap_or_default();
         let id = quote(&format!("{base}_split_{}_{command}", position + 1));
         format!(
             "{{{index}\"id\":{id},\"type\":\"function\",\"function\":{{\"name\":{},\"arguments\":{arguments}}}}}",
@@ -252,12 +272,18 @@ fn split_string(rest: &str) -> StringPart<'_> {
             b'"' => {
                 let (body, after) = rest.split_at(at);
                 return match unquote(&format!("\"{body}\"")) {
-                    Some(text) => StringPart::Closed(text.into_owned(), after.get(1..).unwrap_or_default()),
+                    Some(text) => {
+                        StringPart::Closed(text.into_owned(), after.get(1..).unwrap_or_default())
+                    }
                     None => StringPart::Broken,
                 };
             }
             b'\\' => {
-                let width = if bytes.get(at + 1) == Some(&b'u') { 6 } else { 2 };
+                let width = if bytes.get(at + 1) == Some(&b'u') {
+                    6
+                } else {
+                    2
+                };
                 if at + width > bytes.len() {
                     break;
                 }
@@ -367,16 +393,24 @@ fn split_message(rule: &Rule, choice: usize, message: &mut Object<'_>, out: &mut
             }
             Fate::Combined(pieces, encoding) => {
                 let base = rule.base(call);
-                let fresh = distinct(&pieces).into_iter().filter(|(_, piece)| mixed || !told.contains(piece));
+                let fresh = distinct(&pieces)
+                    .into_iter()
+                    .filter(|(_, piece)| mixed || !told.contains(piece));
                 let made = fresh
                     .enumerate()
-                    .map(|(offset, (n, piece))| rule.call(&base, n, piece, (encoding, put(position + offset))))
+                    .map(|(offset, (n, piece))| {
+                        rule.call(&base, n, piece, (encoding, put(position + offset)))
+                    })
                     .collect();
                 told.extend(pieces);
                 made
             }
         };
-        let what = if made.is_empty() { What::Deduplicated } else { What::Split };
+        let what = if made.is_empty() {
+            What::Deduplicated
+        } else {
+            What::Split
+        };
         out.note(what, At::call(choice, number));
         let added = made.len();
         calls.splice(position, made);
@@ -396,7 +430,10 @@ fn reindex(call: Option<&mut Value<'_>>, index: Option<usize>) {
 
 impl Rule {
     fn fate(&self, call: &Value<'_>) -> Fate {
-        let Some(call) = call.object().filter(|call| chat::call_name(call).as_deref() == Some(self.tool.as_str())) else {
+        let Some(call) = call
+            .object()
+            .filter(|call| chat::call_name(call).as_deref() == Some(self.tool.as_str()))
+        else {
             return Fate::Keep;
         };
         let Some((text, encoding)) = arguments_of(call) else {

@@ -33,7 +33,7 @@ pub(super) const KIND: Kind = Kind {
             doc: "what becomes of empty content beside tool calls; default: keep",
         },
     ],
-    per: None,
+    per: &[],
     build,
 };
 
@@ -92,9 +92,11 @@ impl EmptyField {
 }
 
 fn is_empty_content(message: &Object<'_>) -> bool {
-    message
-        .get("content")
-        .is_some_and(|content| content.is_empty_text() || content.raw().is_some_and(is_empty_list) || is_empty_opened(content))
+    message.get("content").is_some_and(|content| {
+        content.is_empty_text()
+            || content.raw().is_some_and(is_empty_list)
+            || is_empty_opened(content)
+    })
 }
 
 fn is_empty_list(raw: &str) -> bool {

@@ -114,7 +114,9 @@ pub struct Sink {
 
 impl std::fmt::Debug for Placed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Placed").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Placed")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -159,7 +161,11 @@ impl<'e> Event<'e> {
     fn into_bytes(self) -> Bytes {
         match self {
             Self::Done(raw) | Self::Opaque(raw) => raw,
-            Self::Chunk { chunk, from, edited } => match (from, edited) {
+            Self::Chunk {
+                chunk,
+                from,
+                edited,
+            } => match (from, edited) {
                 (From::Frame(raw) | From::Body(raw), false) => raw.clone(),
                 (From::Made(json), false) => sse::event(json),
                 (From::Frame(raw), true) => sse::with_segments(raw, &chunk.into_segments()),
@@ -221,7 +227,10 @@ pub fn feed(passes: &mut [Placed], event: Event<'_>, sink: &mut Sink) -> Result<
 pub fn finish(passes: &mut [Placed], end: End, sink: &mut Sink) -> Result<(), Fault> {
     let mut first_fault = Ok(());
     for index in 0..passes.len() {
-        let Some((placed, rest)) = passes.get_mut(index..).and_then(<[Placed]>::split_first_mut) else {
+        let Some((placed, rest)) = passes
+            .get_mut(index..)
+            .and_then(<[Placed]>::split_first_mut)
+        else {
             break;
         };
         sink.notes.of(&placed.manifest, placed.name);

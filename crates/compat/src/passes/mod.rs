@@ -74,9 +74,9 @@ pub struct Kind {
     pub summary: &'static str,
     /// Its parameters.
     pub params: &'static [Param],
-    /// The parameter that tells two uses in one plan apart, if there may be two:
-    /// a split per `tool`. Without one, a plan holds this pass once.
-    pub per: Option<&'static str>,
+    /// The parameters that tell two uses in one plan apart, if there may be two:
+    /// a split per `tool`. Without any, a plan holds this pass once.
+    pub per: &'static [&'static str],
     /// Makes the pass from parameters that fit `params`; the error is a sentence
     /// about how they do not fit together.
     pub build: fn(&Params) -> Result<Arc<dyn Pass>, String>,
@@ -273,7 +273,8 @@ impl Mint {
 
     /// The `n`th id of the exchange.
     pub fn id(&self, n: u64) -> String {
-        const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+        const ALPHABET: &[u8; 62] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
         let digest = crate::wire::canonical::parts("id", &[&self.seed, &n.to_le_bytes()]);
         let mut number = u128::from_le_bytes(digest);
         (0..9)
@@ -300,22 +301,52 @@ mod tests {
             include_str!("tool_call_id.rs"),
             include_str!("unsupported_parameter.rs"),
         ];
-        assert_eq!(sources.len(), PASSES.len(), "a pass without its file in this list");
-        for (source, word) in sources
-            .iter()
-            .flat_map(|source| ["defect", "first seen", "source", "before", "after", "remove when"].map(|word| (source, word)))
-        {
+        assert_eq!(
+            sources.len(),
+            PASSES.len(),
+            "a pass without its file in this list"
+        );
+        for (source, word) in sources.iter().flat_map(|source| {
+            [
+                "defect",
+                "first seen",
+                "source",
+                "before",
+                "after",
+                "remove when",
+            ]
+            .map(|word| (source, word))
+        }) {
             let line = format!("//! * **{word}**:");
-            assert!(source.lines().any(|l| l.starts_with(&line)), "{line} is missing in {}", &source[..60]);
+            assert!(
+                source.lines().any(|l| l.starts_with(&line)),
+                "{line} is missing in {}",
+                &source[..60]
+            );
         }
     }
 
     #[test]
     fn names_of_passes_are_unique_and_plain() {
         for (index, kind) in PASSES.iter().enumerate() {
-            assert!(kind.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", kind.name);
-            assert!(PASSES.iter().skip(index + 1).all(|other| other.name != kind.name));
-            assert!(kind.per.is_none_or(|per| kind.params.iter().any(|param| param.name == per && param.required)));
+            assert!(
+                kind.name
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b == b'-'),
+                "{}",
+                kind.name
+            );
+            assert!(
+                PASSES
+                    .iter()
+                    .skip(index + 1)
+                    .all(|other| other.name != kind.name)
+            );
+            assert!(
+                kind.per
+                    .iter()
+                    .all(|per| kind.params.iter().any(|param| param.name == *per))
+            );
         }
     }
 

@@ -23,8 +23,6 @@ pub enum ParamKind {
     Choice(&'static [&'static str]),
     /// An object, passed on as it is.
     Object,
-    /// A list of objects with these keys.
-    Rows(&'static [Param]),
     /// A string that is not blank.
     Text,
     /// A list of strings that are not blank, at least one, none twice.
@@ -44,7 +42,7 @@ impl Params {
     /// All mistakes, each as "expected …, got …" with the parameter named.
     pub fn check(given: &Map<String, Value>, table: &[Param]) -> Result<Self, Vec<String>> {
         let mut wrong = Vec::new();
-        check_row(given, table, "", &mut wrong);
+        check_all(given, table, &mut wrong);
         if wrong.is_empty() {
             Ok(Self(given.clone()))
         } else {
@@ -62,16 +60,13 @@ impl Params {
         self.0
             .get(name)
             .and_then(Value::as_array)
-            .map(|items| items.iter().filter_map(Value::as_str).map(str::to_owned).collect())
-            .unwrap_or_default()
-    }
-
-    /// The rows of `name`; empty when it is not given.
-    pub fn rows(&self, name: &str) -> Vec<Self> {
-        self.0
-            .get(name)
-            .and_then(Value::as_array)
-            .map(|items| items.iter().filter_map(Value::as_object).cloned().map(Self).collect())
+            .map(|items| {
+                items
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .map(str::to_owned)
+                    .collect()
+            })
             .unwrap_or_default()
     }
 
@@ -96,52 +91,48 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, name)| name)
 }
 
-fn check_row(given: &Map<String, Value>, table: &[Param], at: &str, wrong: &mut Vec<String>) {
+fn check_all(given: &Map<String, Value>, table: &[Param], wrong: &mut Vec<String>) {
     for key in given.keys() {
         if !table.iter().any(|param| param.name == key) {
             let hint = match nearest(key, table.iter().map(|param| param.name)) {
                 Some(near) => format!("; did you mean `{near}`?"),
                 None => String::new(),
             };
-            wrong.push(format!("unknown parameter `{at}{key}`{hint}"));
+            wrong.push(format!("unknown parameter `{key}`{hint}"));
         }
     }
     for param in table {
         match given.get(param.name) {
-            Some(value) => check_value(value, param, at, wrong),
+            Some(value) => check_value(value, param, wrong),
             None if param.required => {
-                wrong.push(format!("expected parameter `{at}{}`, got none", param.name));
+                wrong.push(format!("expected parameter `{}`, got none", param.name));
             }
             None => {}
         }
     }
 }
 
-fn check_value(value: &Value, param: &Param, at: &str, wrong: &mut Vec<String>) {
+fn check_value(value: &Value, param: &Param, wrong: &mut Vec<String>) {
     let name = param.name;
     let fits = match &param.kind {
         ParamKind::Choice(choices) => value.as_str().is_some_and(|text| choices.contains(&text)),
         ParamKind::Object => value.is_object(),
-        ParamKind::Rows(table) => {
-            let rows = value.as_array().map(Vec::as_slice).unwrap_or_default();
-            for (index, row) in rows.iter().enumerate() {
-                match row.as_object() {
-                    Some(row) => check_row(row, table, &format!("{at}{name}[{index}]."), wrong),
-                    None => wrong.push(format!("expected an object at `{at}{name}[{index}]`")),
-                }
-            }
-            !rows.is_empty()
-        }
         ParamKind::Text => is_text(value),
         ParamKind::Texts => value.as_array().is_some_and(|items| {
             !items.is_empty()
                 && items.iter().all(is_text)
-                && items.iter().enumerate().all(|(i, item)| !items.iter().take(i).any(|e| e == item))
+                && items
+                    .iter()
+                    .enumerate()
+                    .all(|(i, item)| !items.iter().take(i).any(|e| e == item))
         }),
         ParamKind::Value => true,
     };
     if !fits {
-        wrong.push(format!("expected {} for parameter `{at}{name}`, got {value}", param.kind.wanted()));
+        wrong.push(format!(
+            "expected {} for parameter `{name}`, got {value}",
+            param.kind.wanted()
+        ));
     }
 }
 
@@ -155,7 +146,6 @@ impl ParamKind {
         match self {
             Self::Choice(choices) => format!("one of {}", choices.join(", ")),
             Self::Object => "an object".into(),
-            Self::Rows(_) => "a list of objects".into(),
             Self::Text => "a string that is not blank".into(),
             Self::Texts => "a list of different strings, none blank".into(),
             Self::Value => "a value".into(),
@@ -168,12 +158,21 @@ mod tests {
     use super::*;
 
     const TABLE: &[Param] = &[
-        Param { name: "tool", kind: ParamKind::Text, required: true, doc: "" },
-        Param { name: "allow", kind: ParamKind::Texts, required: false, doc: "" },
-        Param { name: "mode", kind: ParamKind::Choice(&["native", "minted"]), required: false, doc: "" },
         Param {
-            name: "rules",
-            kind: ParamKind::Rows(&[Param { name: "op", kind: ParamKind::Text, required: true, doc: "" }]),
+            name: "tool",
+            kind: ParamKind::Text,
+            required: true,
+            doc: "",
+        },
+        Param {
+            name: "allow",
+            kind: ParamKind::Texts,
+            required: false,
+            doc: "",
+        },
+        Param {
+            name: "mode",
+            kind: ParamKind::Choice(&["native", "minted"]),
             required: false,
             doc: "",
         },
@@ -181,12 +180,14 @@ mod tests {
 
     fn wrong(json: Value) -> Vec<String> {
         let map = json.as_object().expect("an object").clone();
-        Params::check(&map, TABLE).map(|_| ()).expect_err("does not fit")
+        Params::check(&map, TABLE)
+            .map(|_| ())
+            .expect_err("does not fit")
     }
 
     #[test]
     fn all_mistakes_are_reported_at_once() {
-        let got = wrong(serde_json::json!({"tol": "x", "allow": ["a", "a"], "mode": "mint", "rules": [{"op": 1}, 2]}));
+        let got = wrong(serde_json::json!({"tol": "x", "allow": ["a", "a"], "mode": "mint"}));
         assert_eq!(
             got,
             [
@@ -194,19 +195,16 @@ mod tests {
                 "expected parameter `tool`, got none",
                 "expected a list of different strings, none blank for parameter `allow`, got [\"a\",\"a\"]",
                 "expected one of native, minted for parameter `mode`, got \"mint\"",
-                "expected a string that is not blank for parameter `rules[0].op`, got 1",
-                "expected an object at `rules[1]`",
             ]
         );
     }
 
     #[test]
     fn fitting_parameters_are_read_by_name() {
-        let json = serde_json::json!({"tool": "exec", "allow": ["a", "b"], "rules": [{"op": "set"}]});
+        let json = serde_json::json!({"tool": "exec", "allow": ["a", "b"]});
         let params = Params::check(json.as_object().expect("an object"), TABLE).expect("fits");
         assert_eq!(params.text("tool"), Some("exec"));
         assert_eq!(params.texts("allow"), ["a", "b"]);
-        assert_eq!(params.rows("rules").len(), 1);
         assert_eq!(params.text("mode"), None);
     }
 }

@@ -67,7 +67,7 @@ pub(super) const KIND: Kind = Kind {
             doc: "the fields set on the request, with onMiss disable-thinking",
         },
     ],
-    per: None,
+    per: &[],
     build,
 };
 
@@ -138,7 +138,11 @@ impl Pass for ReasoningLost {
             if !demanded && !self.all_turns {
                 continue;
             }
-            match scene.recollection.of(index).map(|hit| hit.turn.kept(&self.from)) {
+            match scene
+                .recollection
+                .of(index)
+                .map(|hit| hit.turn.kept(&self.from))
+            {
                 Some(Some(said)) => self.restore(index, message, said, scene),
                 // Said without reasoning, and nothing demands it.
                 _ if !demanded => {}
@@ -177,7 +181,12 @@ impl ReasoningLost {
             .is_some_and(|value| !value.is_null() && !value.is_empty_text())
     }
 
-    fn after_miss(&self, index: usize, ask: &mut Ask<'_>, scene: &mut Scene<'_>) -> Result<(), Fault> {
+    fn after_miss(
+        &self,
+        index: usize,
+        ask: &mut Ask<'_>,
+        scene: &mut Scene<'_>,
+    ) -> Result<(), Fault> {
         match &self.on_miss {
             OnMiss::Placeholder(_) => Ok(()),
             OnMiss::DisableThinking(fields) => {

@@ -20,7 +20,7 @@ pub(super) const KIND: Kind = Kind {
     name: "tool-result-without-name",
     summary: "gives tool results the name of the tool they answer for",
     params: &[],
-    per: None,
+    per: &[],
     build,
 };
 
@@ -34,7 +34,9 @@ fn build(_: &Params) -> Result<Arc<dyn Pass>, String> {
 impl Pass for ResultName {
     fn ask(&self, ask: &mut Ask<'_>, scene: &mut Scene<'_>) -> Result<(), Fault> {
         for (index, message) in ask.messages_mut().enumerate() {
-            if chat::role(message) != "tool" || message.text("name").is_some_and(|name| !name.is_empty()) {
+            if chat::role(message) != "tool"
+                || message.text("name").is_some_and(|name| !name.is_empty())
+            {
                 continue;
             }
             let name = scene

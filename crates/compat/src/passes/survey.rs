@@ -166,7 +166,9 @@ impl Survey {
             waiting.push_back((index, n));
             self.ids.insert(call.id.clone());
         }
-        self.context = calls.iter().fold(self.context, |context, call| context.after(call));
+        self.context = calls
+            .iter()
+            .fold(self.context, |context, call| context.after(call));
         self.said.push(Said {
             message: index,
             calls,
@@ -266,7 +268,7 @@ pub fn looks_minted(id: &str) -> bool {
 fn replayed(call: &Object<'_>) -> Replayed {
     let arguments = chat::call_arguments(call).unwrap_or_default();
     // A string holds JSON; some clients send the object itself.
-    let text = unquote(arguments).unwrap_or(arguments.into());
+    let text = unquote(arguments).unwrap_or_else(|| arguments.into());
     Replayed {
         id: call.text("id").unwrap_or_default().into_owned(),
         name: chat::call_name(call).unwrap_or_default().into_owned(),

@@ -43,7 +43,7 @@ pub(super) const KIND: Kind = Kind {
             doc: "the model's form of an id, with {name} and {n}; without it, an unknown id stays as it is",
         },
     ],
-    per: None,
+    per: &[],
     build,
 };
 
@@ -163,11 +163,14 @@ impl ToolCallId {
 
 impl Template {
     fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("expected {{name}} and then {{n}} in parameter `rebuild`, got {text:?}");
+        let wrong =
+            || format!("expected {{name}} and then {{n}} in parameter `rebuild`, got {text:?}");
         let (before, rest) = text.split_once("{name}").ok_or_else(wrong)?;
         let (between, after) = rest.split_once("{n}").ok_or_else(wrong)?;
         if between.is_empty() {
-            return Err(format!("expected text between {{name}} and {{n}} in parameter `rebuild`, got {text:?}"));
+            return Err(format!(
+                "expected text between {{name}} and {{n}} in parameter `rebuild`, got {text:?}"
+            ));
         }
         Ok(Self {
             before: before.into(),
@@ -185,7 +188,9 @@ impl Template {
         id.strip_prefix(&self.before)
             .and_then(|rest| rest.strip_suffix(&self.after))
             .and_then(|rest| rest.rsplit_once(&self.between))
-            .is_some_and(|(name, n)| !name.is_empty() && !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+            .is_some_and(|(name, n)| {
+                !name.is_empty() && !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())
+            })
     }
 
     fn first_free(&self, name: &str, from: usize, used: &HashSet<String>) -> String {
@@ -226,13 +231,23 @@ impl Minting {
         };
         for (position, call) in calls.items_mut().filter_map(Value::object_mut).enumerate() {
             let position = u64::try_from(position).unwrap_or(u64::MAX);
-            let place = (index, if whole { position } else { chat::index_of(call).unwrap_or(position) });
+            let place = (
+                index,
+                if whole {
+                    position
+                } else {
+                    chat::index_of(call).unwrap_or(position)
+                },
+            );
             let native = call.text("id").unwrap_or_default().into_owned();
             let opens = whole || !native.is_empty() || chat::call_name(call).is_some();
             if !opens {
                 continue;
             }
-            let known = self.given.get(&place).filter(|given| out.native_of(given) == Some(&native) || native.is_empty());
+            let known = self
+                .given
+                .get(&place)
+                .filter(|given| out.native_of(given) == Some(&native) || native.is_empty());
             let given = match known {
                 Some(given) => given.clone(),
                 None => self.give(place, native, out),
@@ -271,7 +286,14 @@ mod tests {
         for id in ["functions.exec:0", "functions.a.b:12", "functions.x:y:0"] {
             assert!(template.fits(id), "{id}");
         }
-        for id in ["functionsexec0", "functions.exec:", "functions.:0", "functions.exec:0_split_1_date", "call_1", ""] {
+        for id in [
+            "functionsexec0",
+            "functions.exec:",
+            "functions.:0",
+            "functions.exec:0_split_1_date",
+            "call_1",
+            "",
+        ] {
             assert!(!template.fits(id), "{id}");
         }
     }
@@ -280,7 +302,10 @@ mod tests {
     fn template_must_have_both_holes_and_a_border() {
         assert_eq!(
             Template::parse("functions.{name}").map(|_| ()),
-            Err("expected {name} and then {n} in parameter `rebuild`, got \"functions.{name}\"".into())
+            Err(
+                "expected {name} and then {n} in parameter `rebuild`, got \"functions.{name}\""
+                    .into()
+            )
         );
         assert!(Template::parse("{name}{n}").is_err());
     }

@@ -8,8 +8,9 @@
 //! * **after**: `{"model":"kimi-k2.6","messages":[…]}`
 //! * **remove when**: the provider takes the parameter; each manifest says which.
 //!
-//! Rules are declarative and run in order. A path is a top-level key, or two keys
-//! joined by a dot (`chat_template_kwargs.thinking`).
+//! One effect is one declarative rule. A path is a top-level key, or two keys joined
+//! by a dot (`chat_template_kwargs.thinking`); rules for different paths, or the same
+//! path under different conditions, stand side by side.
 
 use std::sync::Arc;
 
@@ -34,63 +35,53 @@ const WHEN: &[&str] = &[
 pub(super) const KIND: Kind = Kind {
     name: "unsupported-parameter",
     summary: "sets, defaults, removes, renames or clamps request parameters",
-    params: &[Param {
-        name: "rules",
-        kind: ParamKind::Rows(&[
-            Param {
-                name: "op",
-                kind: ParamKind::Choice(&["clamp", "default", "remove", "rename", "set"]),
-                required: true,
-                doc: "what to do",
-            },
-            Param {
-                name: "path",
-                kind: ParamKind::Text,
-                required: true,
-                doc: "a top-level key, or two keys joined by a dot",
-            },
-            Param {
-                name: "value",
-                kind: ParamKind::Value,
-                required: false,
-                doc: "the value for set and default",
-            },
-            Param {
-                name: "to",
-                kind: ParamKind::Text,
-                required: false,
-                doc: "the new key for rename",
-            },
-            Param {
-                name: "min",
-                kind: ParamKind::Value,
-                required: false,
-                doc: "the least value for clamp",
-            },
-            Param {
-                name: "max",
-                kind: ParamKind::Value,
-                required: false,
-                doc: "the greatest value for clamp",
-            },
-            Param {
-                name: "when",
-                kind: ParamKind::Choice(WHEN),
-                required: false,
-                doc: "a condition on the same request",
-            },
-        ]),
-        required: true,
-        doc: "the rules, in order",
-    }],
-    per: None,
+    params: &[
+        Param {
+            name: "op",
+            kind: ParamKind::Choice(&["clamp", "default", "remove", "rename", "set"]),
+            required: true,
+            doc: "what to do",
+        },
+        Param {
+            name: "path",
+            kind: ParamKind::Text,
+            required: true,
+            doc: "a top-level key, or two keys joined by a dot",
+        },
+        Param {
+            name: "value",
+            kind: ParamKind::Value,
+            required: false,
+            doc: "the value for set and default",
+        },
+        Param {
+            name: "to",
+            kind: ParamKind::Text,
+            required: false,
+            doc: "the new key for rename",
+        },
+        Param {
+            name: "min",
+            kind: ParamKind::Value,
+            required: false,
+            doc: "the least value for clamp",
+        },
+        Param {
+            name: "max",
+            kind: ParamKind::Value,
+            required: false,
+            doc: "the greatest value for clamp",
+        },
+        Param {
+            name: "when",
+            kind: ParamKind::Choice(WHEN),
+            required: false,
+            doc: "a condition on the same request",
+        },
+    ],
+    per: &["path", "when"],
     build,
 };
-
-#[derive(Debug)]
-struct UnsupportedParameter {
-    rules: Vec<Rule>,
-}
 
 #[derive(Debug)]
 struct Rule {
@@ -115,55 +106,55 @@ enum Op {
 }
 
 fn build(params: &Params) -> Result<Arc<dyn Pass>, String> {
-    let rules = params.rows("rules").iter().map(rule).collect::<Result<_, _>>()?;
-    Ok(Arc::new(UnsupportedParameter { rules }))
-}
-
-fn rule(row: &Params) -> Result<Rule, String> {
-    let path = Path::parse(row.text("path").unwrap_or_default())?;
+    let path = Path::parse(params.text("path").unwrap_or_default())?;
     let value = || {
-        row.value("value")
+        params
+            .value("value")
             .cloned()
-            .ok_or("expected `value` in a rule that sets, got none".to_owned())
+            .ok_or_else(|| "expected `value` in a rule that sets, got none".to_owned())
     };
-    let bound = |name: &str, open: f64| match row.value(name) {
+    let bound = |name: &str, open: f64| match params.value(name) {
         None => Ok(open),
-        Some(value) => value
-            .as_f64()
-            .ok_or_else(|| format!("expected a number for `{name}` in a rule that clamps, got {value}")),
+        Some(value) => value.as_f64().ok_or_else(|| {
+            format!("expected a number for `{name}` in a rule that clamps, got {value}")
+        }),
     };
-    let op = match row.text("op") {
+    let op = match params.text("op") {
         Some("clamp") => {
-            let (min, max) = (bound("min", f64::NEG_INFINITY)?, bound("max", f64::INFINITY)?);
+            let (min, max) = (
+                bound("min", f64::NEG_INFINITY)?,
+                bound("max", f64::INFINITY)?,
+            );
             if min > max || (min.is_infinite() && max.is_infinite()) {
-                return Err("expected `min` or `max` in a rule that clamps, min not above max".into());
+                return Err(
+                    "expected `min` or `max` in a rule that clamps, min not above max".into(),
+                );
             }
             Op::Clamp { min, max }
         }
         Some("default") => Op::Default(value()?),
         Some("set") => Op::Set(value()?),
         Some("rename") => Op::Rename(
-            row.text("to")
+            params
+                .text("to")
                 .ok_or("expected `to` in a rule that renames, got none")?
                 .to_owned(),
         ),
         _ => Op::Remove,
     };
-    Ok(Rule {
+    Ok(Arc::new(Rule {
         path,
         op,
-        when: row.text("when").map(str::to_owned),
-    })
+        when: params.text("when").map(str::to_owned),
+    }))
 }
 
-impl Pass for UnsupportedParameter {
+impl Pass for Rule {
     fn ask(&self, ask: &mut Ask<'_>, scene: &mut Scene<'_>) -> Result<(), Fault> {
-        for rule in &self.rules {
-            if rule.when.as_deref().is_none_or(|when| holds(when, ask))
-                && let Some(what) = rule.apply(ask.root_mut())
-            {
-                scene.notes.add(what, At::root());
-            }
+        if self.when.as_deref().is_none_or(|when| holds(when, ask))
+            && let Some(what) = self.apply(ask.root_mut())
+        {
+            scene.notes.add(what, At::root());
         }
         Ok(())
     }
@@ -171,13 +162,16 @@ impl Pass for UnsupportedParameter {
 
 fn holds(when: &str, ask: &Ask<'_>) -> bool {
     let raw = |key: &str| ask.root().get(key).and_then(Value::raw);
-    let has_tools = raw("tools").is_some_and(|tools| tools != "null" && tools.trim_matches(['[', ']', ' ', '\n']) != "");
+    let has_tools = raw("tools").is_some_and(|tools| {
+        tools != "null" && !tools.trim_matches(['[', ']', ' ', '\n']).is_empty()
+    });
     match when {
         "stream" => ask.stream(),
         "no-stream" => !ask.stream(),
         "thinking-disabled" => ask.thinking_disabled(),
         "thinking-not-disabled" => !ask.thinking_disabled(),
-        "tool-choice-pinned" => raw("tool_choice").is_some_and(|choice| !matches!(choice, "null" | "\"auto\"" | "\"none\"")),
+        "tool-choice-pinned" => raw("tool_choice")
+            .is_some_and(|choice| !matches!(choice, "null" | "\"auto\"" | "\"none\"")),
         "tools" => has_tools,
         "no-tools" => !has_tools,
         _ => false,
@@ -246,7 +240,9 @@ impl Path {
                 parent: Some((*parent).into()),
                 key: (*key).into(),
             }),
-            _ => Err(format!("expected a key, or two joined by a dot, as `path`, got {text:?}")),
+            _ => Err(format!(
+                "expected a key, or two joined by a dot, as `path`, got {text:?}"
+            )),
         }
     }
 }

@@ -141,10 +141,10 @@ pub(super) const LOAD_ROOT: &str = "/usr/local/share/nemoclaw/";
 pub(super) const PLUGIN_KEYS: &[&str] = &["id", "loadPath", "path"];
 
 /// Which of two uses of a pass in one plan this is.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Slot<'a> {
     pass: &'static str,
-    per: Option<&'a Value>,
+    per: Vec<Option<&'a Value>>,
 }
 
 impl EffectKey {
@@ -158,13 +158,24 @@ impl GatewayEffect {
     pub(super) fn slot(&self) -> Slot<'_> {
         Slot {
             pass: self.kind.name,
-            per: self.kind.per.and_then(|name| self.params.value(name)),
+            per: self
+                .kind
+                .per
+                .iter()
+                .map(|name| self.params.value(name))
+                .collect(),
         }
     }
 
-    /// The value that tells it from other uses of the same pass.
-    pub fn per(&self) -> Option<&str> {
-        self.kind.per.and_then(|name| self.params.text(name))
+    /// The values that tell it from other uses of the same pass, for people.
+    pub fn per(&self) -> Option<String> {
+        let values: Vec<&str> = self
+            .kind
+            .per
+            .iter()
+            .filter_map(|name| self.params.text(name))
+            .collect();
+        (!values.is_empty()).then(|| values.join(" "))
     }
 }
 

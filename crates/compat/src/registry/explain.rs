@@ -82,7 +82,7 @@ impl Registry {
                 passes: mine
                     .map(|claim| PassVerdict {
                         pass: claim.effect.kind.name,
-                        per: claim.effect.per().map(str::to_owned),
+                        per: claim.effect.per(),
                         left_to: claim.loses_to.map(|winner| winner.id.to_string()),
                     })
                     .collect(),

@@ -179,9 +179,6 @@ fn params(table: &[Param]) -> Map<String, Value> {
             let value = match &param.kind {
                 ParamKind::Choice(choices) => json!({"enum": choices}),
                 ParamKind::Object => json!({"type": "object"}),
-                ParamKind::Rows(rows) => {
-                    json!({"type": "array", "minItems": 1, "items": object(params(rows), &required(rows))})
-                }
                 ParamKind::Text => text(),
                 ParamKind::Texts => texts(&text()),
                 ParamKind::Value => json!({}),

@@ -36,8 +36,13 @@ impl Calls {
             Some(index) => self.opened.iter().rposition(|(at, first)| {
                 *at == Some(index) && (id.is_empty() || *first == id || first.is_empty())
             }),
-            None if id.is_empty() && chat::call_name(delta).is_none() => self.opened.len().checked_sub(1),
-            None => self.opened.iter().rposition(|(_, first)| !id.is_empty() && *first == id),
+            None if id.is_empty() && chat::call_name(delta).is_none() => {
+                self.opened.len().checked_sub(1)
+            }
+            None => self
+                .opened
+                .iter()
+                .rposition(|(_, first)| !id.is_empty() && *first == id),
         };
         if let Some(number) = known {
             return Place {
@@ -77,7 +82,10 @@ mod tests {
             r#"{"index":1,"id":"","function":{"name":"","arguments":"{"}}"#,
             r#"{"index":1,"id":"b","function":{"name":"g","arguments":"}"}}"#,
         ]);
-        assert_eq!(got, [(0, true), (1, true), (0, false), (1, false), (1, false)]);
+        assert_eq!(
+            got,
+            [(0, true), (1, true), (0, false), (1, false), (1, false)]
+        );
     }
 
     #[test]

@@ -100,12 +100,18 @@ mod tests {
     #[test]
     fn respelt_arguments_are_the_same() {
         let same = [
-            (r#"{"command": "echo round-0"}"#, r#"{"command":"echo round-0"}"#),
+            (
+                r#"{"command": "echo round-0"}"#,
+                r#"{"command":"echo round-0"}"#,
+            ),
             (r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#),
             (r#"{"n":1.0}"#, r#"{"n":1}"#),
             (r#"{"n":1e3}"#, r#"{"n":1000}"#),
             (r#"{"n":-0.0}"#, r#"{"n":0}"#),
-            (r#"{"n":12345678901234567890}"#, r#"{"n":12345678901234567000}"#),
+            (
+                r#"{"n":12345678901234567890}"#,
+                r#"{"n":12345678901234567000}"#,
+            ),
             (r#"{"e":"\u00e9\/"}"#, "{\"e\":\"\u{e9}/\"}"),
             ("", "{}"),
             (" ", "{}"),
@@ -119,9 +125,23 @@ mod tests {
     #[test]
     fn different_arguments_differ() {
         let all = [
-            "{}", "null", "[]", "\"{}\"", r#"{"a":"b"}"#, r#"{"a":"b "}"#, r#"{"a":["b"]}"#, r#"{"a":1}"#,
-            r#"{"a":"1"}"#, r#"{"a":true}"#, r#"{"a":null}"#, r#"{"ab":""}"#, r#"{"a":"","b":""}"#, "[[],[]]", "[[[]]]",
-            "not json", "not  json",
+            "{}",
+            "null",
+            "[]",
+            "\"{}\"",
+            r#"{"a":"b"}"#,
+            r#"{"a":"b "}"#,
+            r#"{"a":["b"]}"#,
+            r#"{"a":1}"#,
+            r#"{"a":"1"}"#,
+            r#"{"a":true}"#,
+            r#"{"a":null}"#,
+            r#"{"ab":""}"#,
+            r#"{"a":"","b":""}"#,
+            "[[],[]]",
+            "[[[]]]",
+            "not json",
+            "not  json",
         ];
         for (i, left) in all.iter().enumerate() {
             for right in all.iter().skip(i + 1) {

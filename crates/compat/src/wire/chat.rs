@@ -11,6 +11,7 @@
 //! ```
 
 use std::borrow::Cow;
+use std::fmt;
 
 use super::json::{self, List, Object, Segments, Shape, Value};
 use crate::fault::Fault;
@@ -20,8 +21,14 @@ static CALL: Shape = Shape::Object(&[("function", Shape::Object(&[]))]);
 static MESSAGE: Shape = Shape::Object(&[("tool_calls", Shape::List(&CALL))]);
 static ASK: Shape = Shape::Object(&[("messages", Shape::List(&MESSAGE))]);
 static CHOICE: Shape = Shape::Object(&[
-    ("delta", Shape::Object(&[("tool_calls", Shape::List(&CALL))])),
-    ("message", Shape::Object(&[("tool_calls", Shape::List(&CALL))])),
+    (
+        "delta",
+        Shape::Object(&[("tool_calls", Shape::List(&CALL))]),
+    ),
+    (
+        "message",
+        Shape::Object(&[("tool_calls", Shape::List(&CALL))]),
+    ),
 ]);
 static REPLY: Shape = Shape::Object(&[("choices", Shape::List(&CHOICE))]);
 
@@ -57,7 +64,10 @@ impl<'a> Ask<'a> {
         let source = std::str::from_utf8(body).map_err(|error| {
             Fault::client(
                 "body_not_utf8",
-                format!("expected a request body in UTF-8, got an invalid byte (byte {})", error.valid_up_to()),
+                format!(
+                    "expected a request body in UTF-8, got an invalid byte (byte {})",
+                    error.valid_up_to()
+                ),
             )
         })?;
         let root = match json::parse(source, &ASK)? {
@@ -65,7 +75,10 @@ impl<'a> Ask<'a> {
             other => {
                 return Err(Fault::client(
                     "body_not_object",
-                    format!("expected a JSON object as request body, got {}", other.kind()),
+                    format!(
+                        "expected a JSON object as request body, got {}",
+                        other.kind()
+                    ),
                 ));
             }
         };
@@ -75,33 +88,16 @@ impl<'a> Ask<'a> {
     }
 
     fn check_messages(&self) -> Result<(), Fault> {
-        let wrong = |at: String, expected: &str, got: &str| {
-            let message = format!("expected {expected} at `{at}`, got {got}");
-            Err(Fault::client("messages_malformed", message).at(at))
-        };
         let list = match self.root.get("messages") {
             Some(Value::List(list)) => list,
-            Some(other) => return wrong("messages".into(), "a list", other.kind()),
-            None => return wrong("messages".into(), "a list", "nothing"),
+            Some(other) => return Err(malformed("messages".into(), "a list", other.kind())),
+            None => return Err(malformed("messages".into(), "a list", "nothing")),
         };
         for (index, message) in list.items().enumerate() {
-            let at = || format!("messages[{index}]");
-            let Some(message) = message.object() else {
-                return wrong(at(), "an object", message.kind());
-            };
-            let Some(calls) = message.get("tool_calls") else {
-                continue;
-            };
-            match calls {
-                Value::List(calls) => {
-                    for (n, call) in calls.items().enumerate() {
-                        if call.object().is_none() {
-                            return wrong(format!("{}.tool_calls[{n}]", at()), "an object", call.kind());
-                        }
-                    }
-                }
-                other if other.is_null() => {}
-                other => return wrong(format!("{}.tool_calls", at()), "a list", other.kind()),
+            let at = format_args!("messages[{index}]");
+            match message.object() {
+                Some(message) => check_calls(message, at)?,
+                None => return Err(malformed(at.to_string(), "an object", message.kind())),
             }
         }
         Ok(())
@@ -120,7 +116,11 @@ impl<'a> Ask<'a> {
                 None => value.kind(),
             },
         };
-        Err(Fault::client("model_missing", format!("expected the name of a model at `model`, got {got}")).at("model"))
+        Err(Fault::client(
+            "model_missing",
+            format!("expected the name of a model at `model`, got {got}"),
+        )
+        .at("model"))
     }
 
     /// Whether the client asks for a stream.
@@ -176,6 +176,38 @@ impl<'a> Ask<'a> {
             || nested("chat_template_kwargs", "enable_thinking").is_some_and(|value| value == false)
             || self.root.get("enable_thinking").and_then(Value::raw) == Some("false")
     }
+}
+
+fn check_calls(message: &Object<'_>, at: fmt::Arguments<'_>) -> Result<(), Fault> {
+    match message.get("tool_calls") {
+        None => Ok(()),
+        Some(Value::List(calls)) => match calls
+            .items()
+            .enumerate()
+            .find(|(_, call)| call.object().is_none())
+        {
+            None => Ok(()),
+            Some((n, call)) => Err(malformed(
+                format!("{at}.tool_calls[{n}]"),
+                "an object",
+                call.kind(),
+            )),
+        },
+        Some(other) if other.is_null() => Ok(()),
+        Some(other) => Err(malformed(
+            format!("{at}.tool_calls"),
+            "a list",
+            other.kind(),
+        )),
+    }
+}
+
+fn malformed(at: String, expected: &str, got: &str) -> Fault {
+    Fault::client(
+        "messages_malformed",
+        format!("expected {expected} at `{at}`, got {got}"),
+    )
+    .at(at)
 }
 
 // === Messages and calls ===
@@ -375,16 +407,46 @@ mod tests {
     #[test]
     fn bad_bodies_are_refused_with_the_place() {
         let cases: [(&[u8], &str); 10] = [
-            (b"hello", "client body_not_json: request body is not the JSON we take: expected a value, got 'h' (byte 0)"),
-            (b"", "client body_truncated: request body is not the JSON we take: expected a value, got the end of the text"),
-            (b"{\"messages\":[{}", "client body_truncated: request body is not the JSON we take: expected `,` or `]` after an item, got the end of the text"),
-            (b"{\"a\":\"\xff\"}", "client body_not_utf8: expected a request body in UTF-8, got an invalid byte (byte 6)"),
-            (b"[]", "client body_not_object: expected a JSON object as request body, got a list"),
-            (b"{}", "client messages_malformed: expected a list at `messages`, got nothing"),
-            (b"{\"messages\":\"x\"}", "client messages_malformed: expected a list at `messages`, got a string"),
-            (b"{\"messages\":[{},3]}", "client messages_malformed: expected an object at `messages[1]`, got a number"),
-            (b"{\"messages\":[{\"tool_calls\":{}}]}", "client messages_malformed: expected a list at `messages[0].tool_calls`, got an object"),
-            (b"{\"messages\":[{\"tool_calls\":[null]}]}", "client messages_malformed: expected an object at `messages[0].tool_calls[0]`, got null"),
+            (
+                b"hello",
+                "client body_not_json: request body is not the JSON we take: expected a value, got 'h' (byte 0)",
+            ),
+            (
+                b"",
+                "client body_truncated: request body is not the JSON we take: expected a value, got the end of the text",
+            ),
+            (
+                b"{\"messages\":[{}",
+                "client body_truncated: request body is not the JSON we take: expected `,` or `]` after an item, got the end of the text",
+            ),
+            (
+                b"{\"a\":\"\xff\"}",
+                "client body_not_utf8: expected a request body in UTF-8, got an invalid byte (byte 6)",
+            ),
+            (
+                b"[]",
+                "client body_not_object: expected a JSON object as request body, got a list",
+            ),
+            (
+                b"{}",
+                "client messages_malformed: expected a list at `messages`, got nothing",
+            ),
+            (
+                b"{\"messages\":\"x\"}",
+                "client messages_malformed: expected a list at `messages`, got a string",
+            ),
+            (
+                b"{\"messages\":[{},3]}",
+                "client messages_malformed: expected an object at `messages[1]`, got a number",
+            ),
+            (
+                b"{\"messages\":[{\"tool_calls\":{}}]}",
+                "client messages_malformed: expected a list at `messages[0].tool_calls`, got an object",
+            ),
+            (
+                b"{\"messages\":[{\"tool_calls\":[null]}]}",
+                "client messages_malformed: expected an object at `messages[0].tool_calls[0]`, got null",
+            ),
         ];
         for (body, want) in cases {
             assert_eq!(refused(body), want);
@@ -404,9 +466,13 @@ mod tests {
         ] {
             let ask = Ask::parse(body.as_bytes()).expect("a request");
             let fault = ask.model().expect_err("no model");
-            assert_eq!(fault.message, format!("expected the name of a model at `model`, got {got}"));
+            assert_eq!(
+                fault.message,
+                format!("expected the name of a model at `model`, got {got}")
+            );
         }
-        let ask = Ask::parse(br#"{"messages":[],"model":"a\/b","stream":true}"#).expect("a request");
+        let ask =
+            Ask::parse(br#"{"messages":[],"model":"a\/b","stream":true}"#).expect("a request");
         assert_eq!(ask.model().expect("named"), "a/b");
         assert!(ask.stream());
     }
@@ -423,7 +489,13 @@ mod tests {
             (r#""thinking":"x""#, false),
         ] {
             let body = format!("{{\"messages\":[],{field}}}");
-            assert_eq!(Ask::parse(body.as_bytes()).expect("a request").thinking_disabled(), off, "{field}");
+            assert_eq!(
+                Ask::parse(body.as_bytes())
+                    .expect("a request")
+                    .thinking_disabled(),
+                off,
+                "{field}"
+            );
         }
     }
 
@@ -431,7 +503,10 @@ mod tests {
     fn content_is_read_as_string_and_as_parts() {
         let body = br#"{"messages":[{"content":"a"},{"content":[{"type":"text","text":"b"},{"type":"image_url"},{"type":"text","text":"c"}]},{"content":null},{}]}"#;
         let ask = Ask::parse(body).expect("a request");
-        let texts: Vec<_> = ask.messages().map(|message| content_text(message).into_owned()).collect();
+        let texts: Vec<_> = ask
+            .messages()
+            .map(|message| content_text(message).into_owned())
+            .collect();
         assert_eq!(texts, ["a", "bc", "", ""]);
     }
 
@@ -448,7 +523,14 @@ mod tests {
 
     #[test]
     fn what_is_not_a_chunk_is_not_read() {
-        for data in ["[DONE]", "", "{", "{\"error\":{}}", "{\"choices\":null}", "\u{feff}{}"] {
+        for data in [
+            "[DONE]",
+            "",
+            "{",
+            "{\"error\":{}}",
+            "{\"choices\":null}",
+            "\u{feff}{}",
+        ] {
             assert!(Chunk::parse(data.as_bytes()).is_none(), "{data}");
         }
     }

@@ -92,7 +92,9 @@ impl Framer {
             return Err(Oversized);
         }
         // Whole again where nothing else holds the allocation: no copy per read.
-        self.pending = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        self.pending = bytes
+            .try_into_mut()
+            .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
         Ok(())
     }
 
@@ -104,11 +106,13 @@ impl Framer {
             return None;
         }
         let comment = rest.first() == Some(&b':');
-        Some(if comment && memchr::memchr2(b'\n', b'\r', &rest).is_none() {
-            Frame::Idle(rest)
-        } else {
-            Frame::Event(rest)
-        })
+        Some(
+            if comment && memchr::memchr2(b'\n', b'\r', &rest).is_none() {
+                Frame::Idle(rest)
+            } else {
+                Frame::Event(rest)
+            },
+        )
     }
 
     /// Whether a frame has begun and not ended.
@@ -261,5 +265,5 @@ fn without_bom(line: &[u8], first: bool) -> &[u8] {
 }
 
 #[cfg(test)]
-#[path = "sse_tests.rs"]
+#[path = "sse/tests.rs"]
 mod tests;

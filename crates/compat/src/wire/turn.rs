@@ -139,9 +139,9 @@ fn same_id(id: &str, said: &TurnCall) -> bool {
     if native.is_empty() || id.is_empty() {
         return false;
     }
-    let suffixed = id
-        .strip_prefix(native.as_str())
-        .is_some_and(|suffix| suffix.len() <= 12 && suffix.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let suffixed = id.strip_prefix(native.as_str()).is_some_and(|suffix| {
+        suffix.len() <= 12 && suffix.bytes().all(|byte| byte.is_ascii_hexdigit())
+    });
     let cut = id.len() >= 9 && native.starts_with(&id);
     suffixed || cut
 }
@@ -153,18 +153,27 @@ fn alphanumeric(id: &str) -> String {
 impl Context {
     /// A conversation that begins with this user message.
     pub fn start(first_user_text: &str) -> Self {
-        Self(canonical::parts("start", &[first_user_text.trim().as_bytes()]))
+        Self(canonical::parts(
+            "start",
+            &[first_user_text.trim().as_bytes()],
+        ))
     }
 
     /// The same conversation after a call.
     #[must_use]
     pub fn after(self, call: &Replayed) -> Self {
-        Self(canonical::parts("after", &[&self.0, call.name.as_bytes(), &call.arguments]))
+        Self(canonical::parts(
+            "after",
+            &[&self.0, call.name.as_bytes(), &call.arguments],
+        ))
     }
 
     /// The key of a call that follows.
     pub fn call_key(&self, name: &str, arguments: &Digest) -> TurnKey {
-        TurnKey(canonical::parts("call", &[&self.0, name.as_bytes(), arguments]))
+        TurnKey(canonical::parts(
+            "call",
+            &[&self.0, name.as_bytes(), arguments],
+        ))
     }
 
     /// The key of a turn without calls that says `text`.
@@ -202,10 +211,24 @@ mod tests {
     #[test]
     fn rpl_09_sanitised_id_is_still_its_own() {
         let call = said("functions.exec:0", "functions.exec:0", "{}");
-        for id in ["functions.exec:0", "functionsexec0", "functions_exec_0", "functionsexec02", "functionsexec058675f5d", "functions"] {
+        for id in [
+            "functions.exec:0",
+            "functionsexec0",
+            "functions_exec_0",
+            "functionsexec02",
+            "functionsexec058675f5d",
+            "functions",
+        ] {
             assert!(same_id(id, &call), "{id}");
         }
-        for id in ["", "functionsexec1", "functionsread0", "func", "functionsexec0zz", "call_1"] {
+        for id in [
+            "",
+            "functionsexec1",
+            "functionsread0",
+            "func",
+            "functionsexec0zz",
+            "call_1",
+        ] {
             assert!(!same_id(id, &call), "{id}");
         }
     }
@@ -213,11 +236,29 @@ mod tests {
     #[test]
     fn i3_id_name_and_arguments_must_all_agree() {
         let mut turn = Turn::new("moonshot/kimi-k2.6");
-        turn.calls = vec![said("functions.exec:0", "aaaaaaaaa", "{\"c\": 1}"), said("functions.exec:1", "bbbbbbbbb", "{\"c\":2}")];
-        assert_eq!(turn.matches(&[replayed("bbbbbbbbb", "{\"c\":2.0}")]), Some(vec![1]));
-        assert_eq!(turn.matches(&[replayed("bbbbbbbbb", "{\"c\":2}"), replayed("aaaaaaaaa", "{\"c\":1}")]), Some(vec![1, 0]));
+        turn.calls = vec![
+            said("functions.exec:0", "aaaaaaaaa", "{\"c\": 1}"),
+            said("functions.exec:1", "bbbbbbbbb", "{\"c\":2}"),
+        ];
+        assert_eq!(
+            turn.matches(&[replayed("bbbbbbbbb", "{\"c\":2.0}")]),
+            Some(vec![1])
+        );
+        assert_eq!(
+            turn.matches(&[
+                replayed("bbbbbbbbb", "{\"c\":2}"),
+                replayed("aaaaaaaaa", "{\"c\":1}")
+            ]),
+            Some(vec![1, 0])
+        );
         assert_eq!(turn.matches(&[replayed("aaaaaaaaa", "{\"c\":2}")]), None);
-        assert_eq!(turn.matches(&[replayed("aaaaaaaaa", "{\"c\":1}"), replayed("aaaaaaaaa", "{\"c\":1}")]), None);
+        assert_eq!(
+            turn.matches(&[
+                replayed("aaaaaaaaa", "{\"c\":1}"),
+                replayed("aaaaaaaaa", "{\"c\":1}")
+            ]),
+            None
+        );
         let mut other = replayed("aaaaaaaaa", "{\"c\":1}");
         other.name = "read".into();
         assert_eq!(turn.matches(&[other]), None);
@@ -226,11 +267,15 @@ mod tests {
     #[test]
     fn encoded_turn_decodes_to_itself_and_garbage_to_nothing() {
         let mut turn = Turn::new("p/m");
-        turn.kept.push(("reasoning_content".into(), "\"\\u00e9\"".into()));
+        turn.kept
+            .push(("reasoning_content".into(), "\"\\u00e9\"".into()));
         turn.calls.push(said("a", "b", "{}"));
         assert_eq!(Turn::decode(&turn.encode()), Some(turn));
         assert_eq!(Turn::decode(b"{}"), None);
-        assert_eq!(Turn::decode(br#"{"v":9,"origin":"","kept":[],"calls":[]}"#), None);
+        assert_eq!(
+            Turn::decode(br#"{"v":9,"origin":"","kept":[],"calls":[]}"#),
+            None
+        );
     }
 
     #[test]

@@ -148,9 +148,9 @@ fn a_pass_may_be_there_once_for_each_of_its_subjects() {
         order,
         [
             ("rename", None),
-            ("split", Some("shell")),
-            ("split", Some("exec")),
-            ("split", Some("bash"))
+            ("split", Some("shell".to_owned())),
+            ("split", Some("exec".to_owned())),
+            ("split", Some("bash".to_owned()))
         ]
     );
 }

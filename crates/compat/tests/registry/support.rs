@@ -43,14 +43,14 @@ pub(crate) static PASSES: &[Kind] = &[
         name: "rename",
         summary: "renames",
         params: &[text("to", true)],
-        per: None,
+        per: &[],
         build,
     },
     Kind {
         name: "split",
         summary: "splits",
         params: &[text("tool", true), text("low", false), text("high", false)],
-        per: Some("tool"),
+        per: &["tool"],
         build: refuse,
     },
 ];

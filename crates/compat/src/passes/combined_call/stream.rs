@@ -35,6 +35,8 @@ struct Told {
     calls: Calls,
     /// By call number.
     fates: Vec<Fate>,
+    /// The numbers of the calls in the chunk at hand.
+    placed: Vec<usize>,
     suspect: Option<Suspect>,
     /// Deltas of calls behind the suspect, in order.
     queue: Vec<Delta>,
@@ -52,7 +54,10 @@ struct Told {
 enum Fate {
     /// Goes through; its index moves by this much. A single safe command is still
     /// watched, since an argument may follow that makes it unsafe.
-    Forwarded { shift: isize, watched: Option<String> },
+    Forwarded {
+        shift: isize,
+        watched: Option<String>,
+    },
     /// Its pieces were told in its place.
     Gone,
     /// Suspected, or waiting behind a suspect.
@@ -94,7 +99,9 @@ impl Splitting {
     }
 
     fn settle_all(&mut self, out: &mut Out<'_>) -> Result<(), Fault> {
-        self.choices.values_mut().try_for_each(|told| told.settle(&self.rule, out))
+        self.choices
+            .values_mut()
+            .try_for_each(|told| told.settle(&self.rule, out))
     }
 }
 
@@ -113,7 +120,11 @@ impl StreamPass for Splitting {
         };
         if chunk.choices().any(|choice| choice.is_whole()) {
             let edited = edited | split_whole(&self.rule, &mut chunk, out);
-            return out.emit(Event::Chunk { chunk, from, edited });
+            return out.emit(Event::Chunk {
+                chunk,
+                from,
+                edited,
+            });
         }
         let taken = self.take_deltas(&mut chunk, from);
         let finishes = chunk.choices().any(|choice| choice.finish().is_some());
@@ -150,41 +161,59 @@ impl StreamPass for Splitting {
 impl Splitting {
     /// Takes the call deltas out of `chunk` that cannot simply go by.
     fn take_deltas(&mut self, chunk: &mut Chunk<'_>, from: From<'_>) -> Vec<(u64, Delta)> {
-        let alone = is_one_delta(chunk);
+        if !self.must_take(chunk) {
+            return Vec::new();
+        }
+        let whole = match from {
+            From::Frame(frame) if is_one_delta(chunk) => Some(frame),
+            From::Body(_) | From::Frame(_) | From::Made(_) => None,
+        };
         let envelope = chunk.envelope();
         let mut taken = Vec::new();
         for mut choice in chunk.choices() {
             let index = choice.index();
             let told = self.choices.entry(index).or_default();
-            told.choice = index;
+            let mut numbers = std::mem::take(&mut told.placed).into_iter();
             let Some(part) = choice.part_mut() else {
                 continue;
             };
-            told.mixed |= !chat::content_text(part).is_empty();
-            let Some(calls) = chat::calls_mut(part) else {
-                continue;
-            };
-            let numbers: Vec<usize> = calls.items().filter_map(Value::object).map(|call| told.place(&self.rule, call)).collect();
-            if numbers.iter().all(|number| told.goes_by(*number)) {
-                continue;
-            }
-            let mut numbers = numbers.into_iter();
-            calls.retain(|call| {
-                if let (true, Some(number)) = (call.object().is_some(), numbers.next()) {
-                    let frame = match from {
-                        From::Frame(frame) if alone => frame.clone(),
-                        From::Body(_) | From::Frame(_) | From::Made(_) => made_frame(&envelope, index, call),
-                    };
-                    taken.push((index, Delta { number, frame }));
-                    return false;
-                }
-                true
-            });
-            if calls.is_empty() {
+            if let Some(calls) = chat::calls_mut(part) {
+                calls.retain(|call| match numbers.next() {
+                    None => true,
+                    Some(number) => {
+                        let made = || sse::event(&envelope.call_chunk(index, &call.to_json()));
+                        let frame = whole.cloned().unwrap_or_else(made);
+                        taken.push((index, Delta { number, frame }));
+                        false
+                    }
+                });
                 part.remove("tool_calls");
             }
         }
         taken
+    }
+
+    /// Places the deltas of `chunk`; whether one of them is suspected, or waits.
+    fn must_take(&mut self, chunk: &mut Chunk<'_>) -> bool {
+        let mut must = false;
+        for choice in chunk.choices() {
+            let Some(part) = choice.part() else {
+                continue;
+            };
+            let told = self.choices.entry(choice.index()).or_default();
+            told.choice = choice.index();
+            told.mixed |= !chat::content_text(part).is_empty();
+            let calls = chat::calls(part)
+                .into_iter()
+                .flat_map(|calls| calls.items());
+            let placed: Vec<usize> = calls
+                .filter_map(Value::object)
+                .map(|call| told.place(&self.rule, call))
+                .collect();
+            must |= !placed.iter().all(|number| told.goes_by(*number));
+            told.placed = placed;
+        }
+        must
     }
 
     fn finish(&mut self, choice: &mut Choice<'_, '_>, out: &mut Out<'_>) -> Result<bool, Fault> {
@@ -216,37 +245,44 @@ fn emit_rest(
     if taken && says_nothing(&mut chunk) {
         return Ok(());
     }
-    out.emit(Event::Chunk { chunk, from, edited })
+    out.emit(Event::Chunk {
+        chunk,
+        from,
+        edited,
+    })
 }
 
 /// Whether the chunk is one tool-call delta and nothing else that a client could miss.
 fn is_one_delta(chunk: &mut Chunk<'_>) -> bool {
     let one = chunk.choices().count() == 1
-        && chunk
-            .choices()
-            .all(|choice| choice.part().and_then(chat::calls).is_some_and(|calls| calls.len() == 1) && choice.finish().is_none());
+        && chunk.choices().all(|choice| {
+            choice
+                .part()
+                .and_then(chat::calls)
+                .is_some_and(|calls| calls.len() == 1)
+                && choice.finish().is_none()
+        });
     one && !chunk.has_usage()
-        && chunk
-            .choices()
-            .all(|choice| choice.part().is_some_and(|part| is_silent(part, &["role", "tool_calls"])))
+        && chunk.choices().all(|choice| {
+            choice
+                .part()
+                .is_some_and(|part| is_silent(part, &["role", "tool_calls"]))
+        })
 }
 
 /// Whether nothing is left to say: role and call went with the delta.
 fn says_nothing(chunk: &mut Chunk<'_>) -> bool {
     !chunk.has_usage()
-        && chunk
-            .choices()
-            .all(|choice| choice.finish().is_none() && choice.part().is_none_or(|part| is_silent(part, &["role"])))
+        && chunk.choices().all(|choice| {
+            choice.finish().is_none() && choice.part().is_none_or(|part| is_silent(part, &["role"]))
+        })
 }
 
 fn is_silent(part: &Object<'_>, but: &[&str]) -> bool {
-    part.keys()
-        .filter(|key| !but.contains(key))
-        .all(|key| part.get(key).is_none_or(|value| value.is_null() || value.is_empty_text()))
-}
-
-fn made_frame(envelope: &Envelope, choice: u64, call: &Value<'_>) -> Bytes {
-    sse::event(&envelope.call_chunk(choice, &call.to_json()))
+    part.keys().filter(|key| !but.contains(key)).all(|key| {
+        part.get(key)
+            .is_none_or(|value| value.is_null() || value.is_empty_text())
+    })
 }
 
 // === impl Told ===
@@ -259,12 +295,18 @@ impl Told {
             self.fates.push(Fate::Undecided);
         }
         let other = chat::call_name(call).is_some_and(|name| name != rule.tool.as_str());
-        if other && self.suspect.is_none() && matches!(self.fates.get(number), Some(Fate::Undecided)) {
+        if other
+            && self.suspect.is_none()
+            && matches!(self.fates.get(number), Some(Fate::Undecided))
+        {
             self.mixed = true;
-            self.decide(number, Fate::Forwarded {
-                shift: self.shift,
-                watched: None,
-            });
+            self.decide(
+                number,
+                Fate::Forwarded {
+                    shift: self.shift,
+                    watched: None,
+                },
+            );
         }
         number
     }
@@ -342,14 +384,22 @@ impl Told {
             suspect.arguments.push_str(&text);
             suspect.encoding = encoding;
         }
-        let verdict = if other { Verdict::Other(None) } else { rule.judge(&suspect.arguments) };
+        let verdict = if other {
+            Verdict::Other(None)
+        } else {
+            rule.judge(&suspect.arguments)
+        };
         let waits = match verdict {
             Verdict::Combined(_) | Verdict::Undecided => true,
             // A repeated command is left out after a split: wait until it is complete.
             Verdict::Single => self.was_split && !self.mixed,
             Verdict::Other(_) => false,
         };
-        if waits { Ok(()) } else { self.resolve_as(rule, verdict, out) }
+        if waits {
+            Ok(())
+        } else {
+            self.resolve_as(rule, verdict, out)
+        }
     }
 
     /// Decides the suspect by what it has said so far, and goes on with the queue.
@@ -361,7 +411,12 @@ impl Told {
         self.resolve_as(rule, verdict, out)
     }
 
-    fn resolve_as(&mut self, rule: &Rule, verdict: Verdict, out: &mut Out<'_>) -> Result<(), Fault> {
+    fn resolve_as(
+        &mut self,
+        rule: &Rule,
+        verdict: Verdict,
+        out: &mut Out<'_>,
+    ) -> Result<(), Fault> {
         let Some(suspect) = self.suspect.take() else {
             return Ok(());
         };
@@ -402,7 +457,13 @@ impl Told {
     }
 
     /// Tells the pieces of a combined call, one complete call after the other.
-    fn split(&mut self, rule: &Rule, suspect: &Suspect, pieces: &[String], out: &mut Out<'_>) -> Result<(), Fault> {
+    fn split(
+        &mut self,
+        rule: &Rule,
+        suspect: &Suspect,
+        pieces: &[String],
+        out: &mut Out<'_>,
+    ) -> Result<(), Fault> {
         self.close_watches(rule);
         let fresh: Vec<(usize, &String)> = distinct(pieces)
             .into_iter()
@@ -410,12 +471,18 @@ impl Told {
             .collect();
         let envelope = self.tell_roles(suspect, out)?;
         for (offset, (position, piece)) in fresh.iter().enumerate() {
-            let index = suspect.index.and_then(|index| index.checked_add_signed(self.shift));
+            let index = suspect
+                .index
+                .and_then(|index| index.checked_add_signed(self.shift));
             let index = index.map(|index| index + offset);
             let call = rule.call(&suspect.base, *position, piece, (suspect.encoding, index));
             emit_made(&envelope.call_chunk(self.choice, &call), out)?;
         }
-        let what = if fresh.is_empty() { What::Deduplicated } else { What::Split };
+        let what = if fresh.is_empty() {
+            What::Deduplicated
+        } else {
+            What::Split
+        };
         out.note(what, self.at(suspect.number));
         self.shift += isize::try_from(fresh.len()).unwrap_or(isize::MAX) - 1;
         self.commands.extend(pieces.iter().cloned());
@@ -451,10 +518,18 @@ impl Told {
         Ok(envelope.unwrap_or_default())
     }
 
-    fn release(&mut self, suspect: Suspect, watched: Option<String>, out: &mut Out<'_>) -> Result<(), Fault> {
+    fn release(
+        &mut self,
+        suspect: Suspect,
+        watched: Option<String>,
+        out: &mut Out<'_>,
+    ) -> Result<(), Fault> {
         let shift = self.shift;
         self.decide(suspect.number, Fate::Forwarded { shift, watched });
-        suspect.held.iter().try_for_each(|delta| forward(delta, shift, out))
+        suspect
+            .held
+            .iter()
+            .try_for_each(|delta| forward(delta, shift, out))
     }
 
     /// Decides everything: the choice is over.
@@ -529,7 +604,10 @@ fn with_call<T>(frame: &Bytes, read: impl FnOnce(&Object<'_>) -> T) -> Option<T>
 fn emit_made(json: &str, out: &mut Out<'_>) -> Result<(), Fault> {
     match Event::made(json) {
         Some(event) => out.emit(event),
-        None => Err(Fault::us("made_chunk_malformed", "a chunk made by a split is not JSON; please report this")),
+        None => Err(Fault::us(
+            "made_chunk_malformed",
+            "a chunk made by a split is not JSON; please report this",
+        )),
     }
 }
 
@@ -542,7 +620,11 @@ fn forward(delta: &Delta, shift: isize, out: &mut Out<'_>) -> Result<(), Fault> 
     {
         for mut choice in chunk.choices() {
             let calls = choice.part_mut().and_then(chat::calls_mut);
-            for call in calls.into_iter().flat_map(|calls| calls.items_mut()).filter_map(Value::object_mut) {
+            for call in calls
+                .into_iter()
+                .flat_map(|calls| calls.items_mut())
+                .filter_map(Value::object_mut)
+            {
                 if let Some(index) = chat::index_of(call)
                     .and_then(|index| usize::try_from(index).ok()?.checked_add_signed(shift))
                 {
@@ -563,6 +645,9 @@ fn late(delta: &Delta) -> Result<(), Fault> {
     }
     Err(Fault::upstream(
         "arguments_after_end",
-        format!("expected no more arguments for tool call {}, got some after they were complete and the next call had begun", delta.number),
+        format!(
+            "expected no more arguments for tool call {}, got some after they were complete and the next call had begun",
+            delta.number
+        ),
     ))
 }

@@ -5,7 +5,9 @@ fn frames(reads: &[&[u8]]) -> Vec<Frame> {
     let mut framer = Framer::default();
     let mut out = Vec::new();
     for read in reads {
-        framer.push(Bytes::copy_from_slice(read), &mut out).expect("small");
+        framer
+            .push(Bytes::copy_from_slice(read), &mut out)
+            .expect("small");
     }
     out.extend(framer.finish());
     out
@@ -47,7 +49,9 @@ fn each_line_ending_frames_alike() {
 fn comment_is_forwarded_before_its_blank_line_comes() {
     let mut framer = Framer::default();
     let mut out = Vec::new();
-    framer.push(Bytes::from_static(b": keep-alive\n"), &mut out).expect("small");
+    framer
+        .push(Bytes::from_static(b": keep-alive\n"), &mut out)
+        .expect("small");
     assert_eq!(out, [idle(": keep-alive\n")]);
     assert!(!framer.is_mid_frame());
 }
@@ -56,14 +60,21 @@ fn comment_is_forwarded_before_its_blank_line_comes() {
 fn bare_cr_event_is_complete_without_a_further_byte() {
     let mut framer = Framer::default();
     let mut out = Vec::new();
-    framer.push(Bytes::from_static(b"data: 1\r"), &mut out).expect("small");
-    framer.push(Bytes::from_static(b"\r"), &mut out).expect("small");
+    framer
+        .push(Bytes::from_static(b"data: 1\r"), &mut out)
+        .expect("small");
+    framer
+        .push(Bytes::from_static(b"\r"), &mut out)
+        .expect("small");
     assert_eq!(out, [event_frame("data: 1\r\r")]);
 }
 
 #[test]
 fn last_event_counts_without_its_blank_line() {
-    assert_eq!(frames(&[b"data: 1\n\ndata: 2"]), [event_frame("data: 1\n\n"), event_frame("data: 2")]);
+    assert_eq!(
+        frames(&[b"data: 1\n\ndata: 2"]),
+        [event_frame("data: 1\n\n"), event_frame("data: 2")]
+    );
     assert_eq!(frames(&[b"data: 2\n"]), [event_frame("data: 2\n")]);
     assert_eq!(frames(&[b"data: 2\r\n\r"]), [event_frame("data: 2\r\n\r")]);
     assert_eq!(frames(&[b": bye"]), [idle(": bye")]);
@@ -93,7 +104,11 @@ fn data_follows_the_specification() {
         ("id: 1\r\ndata: a\r\nretry: 5\r\n\r\n", Some("a")),
     ];
     for (raw, want) in cases {
-        assert_eq!(data(raw.as_bytes()).as_deref(), want.map(str::as_bytes), "{raw:?}");
+        assert_eq!(
+            data(raw.as_bytes()).as_deref(),
+            want.map(str::as_bytes),
+            "{raw:?}"
+        );
     }
 }
 
@@ -113,7 +128,10 @@ fn oversized_event_is_refused() {
     let mut out = Vec::new();
     let chunk = Bytes::from(vec![b'x'; MAX_EVENT_BYTES]);
     assert_eq!(framer.push(chunk, &mut out), Ok(()));
-    assert_eq!(framer.push(Bytes::from_static(b"x"), &mut out), Err(Oversized));
+    assert_eq!(
+        framer.push(Bytes::from_static(b"x"), &mut out),
+        Err(Oversized)
+    );
     assert_eq!(out, []);
 }
 

@@ -24,7 +24,8 @@ fn edited(source: &str, edit: impl FnOnce(&mut Object<'_>)) -> String {
 
 #[test]
 fn untouched_document_is_one_kept_slice() {
-    let source = " { \"a\" : {\"b\": {} } , \"n\":1.0, \"l\":[ {} , {\"x\":1e3}, 12345678901234567890 ] }";
+    let source =
+        " { \"a\" : {\"b\": {} } , \"n\":1.0, \"l\":[ {} , {\"x\":1e3}, 12345678901234567890 ] }";
     let value = parse(source, &OPEN).expect("valid");
     let mut out = Segments::new(source);
     value.write(&mut out);
@@ -35,12 +36,18 @@ fn untouched_document_is_one_kept_slice() {
 fn set_keeps_every_other_byte() {
     let source = r#"{"a" : {"b":{}}, "n": 1.0,  "z":12345678901234567890}"#;
     let out = edited(source, |object| object.set("n", "2".into()));
-    assert_eq!(out, r#"{"a" : {"b":{}}, "n": 2,  "z":12345678901234567890}"#);
+    assert_eq!(
+        out,
+        r#"{"a" : {"b":{}}, "n": 2,  "z":12345678901234567890}"#
+    );
 }
 
 #[test]
 fn new_field_goes_last() {
-    assert_eq!(edited(r#"{"n":1 }"#, |o| o.set("m", "2".into())), r#"{"n":1 ,"m":2}"#);
+    assert_eq!(
+        edited(r#"{"n":1 }"#, |o| o.set("m", "2".into())),
+        r#"{"n":1 ,"m":2}"#
+    );
     assert_eq!(edited("{}", |o| o.set("m", "2".into())), r#"{"m":2}"#);
     assert_eq!(edited("{ }", |o| o.set("m", "2".into())), r#"{"m":2 }"#);
 }
@@ -48,9 +55,18 @@ fn new_field_goes_last() {
 #[test]
 fn removed_field_takes_its_comma_along() {
     let source = r#"{"x":1, "y":2, "z":3}"#;
-    assert_eq!(edited(source, |o| assert!(o.remove("x"))), r#"{ "y":2, "z":3}"#);
-    assert_eq!(edited(source, |o| assert!(o.remove("y"))), r#"{"x":1, "z":3}"#);
-    assert_eq!(edited(source, |o| assert!(o.remove("z"))), r#"{"x":1, "y":2}"#);
+    assert_eq!(
+        edited(source, |o| assert!(o.remove("x"))),
+        r#"{ "y":2, "z":3}"#
+    );
+    assert_eq!(
+        edited(source, |o| assert!(o.remove("y"))),
+        r#"{"x":1, "z":3}"#
+    );
+    assert_eq!(
+        edited(source, |o| assert!(o.remove("z"))),
+        r#"{"x":1, "y":2}"#
+    );
     assert_eq!(edited(source, |o| assert!(!o.remove("w"))), source);
     let all = edited(source, |o| {
         for key in ["x", "y", "z"] {
@@ -63,7 +79,9 @@ fn removed_field_takes_its_comma_along() {
 #[test]
 fn rename_stays_in_place() {
     let source = r#"{"x":1, "max_tokens" : 7,"z":3}"#;
-    let out = edited(source, |o| assert!(o.rename("max_tokens", "max_completion_tokens")));
+    let out = edited(source, |o| {
+        assert!(o.rename("max_tokens", "max_completion_tokens"));
+    });
     assert_eq!(out, r#"{"x":1,"max_completion_tokens":7,"z":3}"#);
 }
 
@@ -82,20 +100,46 @@ fn splice_replaces_one_item_by_several() {
 fn errors_say_expected_got_and_where() {
     let cases = [
         ("", "expected a value, got the end of the text"),
-        ("{", "expected a key in double quotes, got the end of the text"),
-        (r#"{"a":1"#, "expected `,` or `}` after a field, got the end of the text"),
+        (
+            "{",
+            "expected a key in double quotes, got the end of the text",
+        ),
+        (
+            r#"{"a":1"#,
+            "expected `,` or `}` after a field, got the end of the text",
+        ),
         (r#"{"a" 1}"#, "expected `:` after a key, got '1' (byte 5)"),
         (r#"{"a":tru}"#, "expected true, got '}' (byte 8)"),
-        (r#"{"a":01}"#, "expected `,` or `}` after a field, got '1' (byte 6)"),
-        (r#"{"a":"x"#, "expected a closing quote, got the end of the text"),
-        ("{\"a\":\"x\ny\"}", "expected an escaped control character, got '\\n' (byte 7)"),
-        (r#"{"a":"\x"}"#, "expected an escape character, got 'x' (byte 7)"),
-        (r#"{"a":1,"a":2}"#, r#"expected each key once, got "a" twice (byte 11)"#),
-        (r#"{"a":1,"\u0061":2}"#, r#"expected each key once, got "a" twice (byte 16)"#),
+        (
+            r#"{"a":01}"#,
+            "expected `,` or `}` after a field, got '1' (byte 6)",
+        ),
+        (
+            r#"{"a":"x"#,
+            "expected a closing quote, got the end of the text",
+        ),
+        (
+            "{\"a\":\"x\ny\"}",
+            "expected an escaped control character, got '\\n' (byte 7)",
+        ),
+        (
+            r#"{"a":"\x"}"#,
+            "expected an escape character, got 'x' (byte 7)",
+        ),
+        (
+            r#"{"a":1,"a":2}"#,
+            r#"expected each key once, got "a" twice (byte 11)"#,
+        ),
+        (
+            r#"{"a":1,"\u0061":2}"#,
+            r#"expected each key once, got "a" twice (byte 16)"#,
+        ),
         ("{} x", "expected the end of the document, got 'x' (byte 3)"),
     ];
     for (source, message) in cases {
-        let got = parse(source, &OPEN).map(|_| ()).map_err(|error| error.to_string());
+        let got = parse(source, &OPEN)
+            .map(|_| ())
+            .map_err(|error| error.to_string());
         assert_eq!(got, Err(message.to_owned()), "{source}");
     }
 }
@@ -121,7 +165,10 @@ fn nesting_is_limited_and_never_recurses() {
 
 #[test]
 fn strings_decode_only_when_they_must() {
-    assert!(matches!(unquote(r#""plain""#), Some(Cow::Borrowed("plain"))));
+    assert!(matches!(
+        unquote(r#""plain""#),
+        Some(Cow::Borrowed("plain"))
+    ));
     assert_eq!(unquote(r#""a\nb\u00e9""#).as_deref(), Some("a\nb\u{e9}"));
     assert_eq!(unquote(r#""\ud83d""#), None);
     assert_eq!(unquote("1"), None);
@@ -140,17 +187,21 @@ fn json_text() -> impl Strategy<Value = String> {
     ];
     let space = prop_oneof![Just(""), Just(" "), Just("\n\t"), Just("\r\n")];
     leaf.prop_recursive(5, 40, 5, move |inner| {
-        let list = (proptest::collection::vec(inner.clone(), 0..5), space.clone())
+        let list = (
+            proptest::collection::vec(inner.clone(), 0..5),
+            space.clone(),
+        )
             .prop_map(|(items, ws)| format!("[{ws}{}{ws}]", items.join(&format!("{ws},{ws}"))));
-        let object = (proptest::collection::vec(inner, 0..5), space.clone()).prop_map(|(items, ws)| {
-            let names = ["a", "b", "l", "\u{e9}", "x\\ty"];
-            let fields: Vec<String> = items
-                .into_iter()
-                .zip(names)
-                .map(|(item, name)| format!("{ws}\"{name}\"{ws}:{ws}{item}{ws}"))
-                .collect();
-            format!("{{{ws}{}}}", fields.join(","))
-        });
+        let object =
+            (proptest::collection::vec(inner, 0..5), space.clone()).prop_map(|(items, ws)| {
+                let names = ["a", "b", "l", "\u{e9}", "x\\ty"];
+                let fields: Vec<String> = items
+                    .into_iter()
+                    .zip(names)
+                    .map(|(item, name)| format!("{ws}\"{name}\"{ws}:{ws}{item}{ws}"))
+                    .collect();
+                format!("{{{ws}{}}}", fields.join(","))
+            });
         prop_oneof![list, object]
     })
 }
@@ -205,10 +256,16 @@ proptest! {
 fn opened_and_made_objects_are_edited_in_place() {
     let source = r#"{"k": {"x": 1.0 }, "n": 2}"#;
     let out = edited(source, |o| {
-        o.get_mut("k").and_then(Value::open).expect("an object").set("y", "true".into());
+        o.get_mut("k")
+            .and_then(Value::open)
+            .expect("an object")
+            .set("y", "true".into());
         assert!(o.get_mut("n").and_then(Value::open).is_none());
         o.set("m", "{}".into());
-        o.get_mut("m").and_then(Value::open).expect("made").set("z", "0".into());
+        o.get_mut("m")
+            .and_then(Value::open)
+            .expect("made")
+            .set("z", "0".into());
     });
     assert_eq!(out, r#"{"k": {"x": 1.0 ,"y":true}, "n": 2,"m":{"z":0}}"#);
 }
