@@ -1,1 +1,39 @@
-fn main() {}
+//! The `farrier` command: runs agent harnesses on models that do not fit them.
+//!
+//! ```text
+//! arguments, environment ──▶ config ──▶ commands/<name>.rs ──▶ output (stdout: data)
+//!                                                └───────────▶ failure (stderr: people; exit codes)
+//! ```
+//!
+//! What a subcommand does is in its file; what the pieces do is in the other crates.
+
+#![forbid(unsafe_code)]
+
+mod commands;
+mod config;
+mod demo;
+mod failure;
+mod output;
+mod runtime;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use commands::{Cli, Context};
+use config::Environment;
+use failure::Notices;
+use output::Output;
+
+fn main() -> ExitCode {
+    let env = Environment::of_process();
+    let notices = Notices::of_process(&env);
+    let output = Output::of_process(&env);
+    let cli = match Cli::try_parse_from(Environment::arguments()) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => return notices.clap(&error),
+        Err(help) => return notices.conclude(output.clap(&help).map(|()| ExitCode::SUCCESS)),
+    };
+    let result = commands::run(cli, &Context { env: &env, output: &output, notices: &notices });
+    notices.conclude(result)
+}

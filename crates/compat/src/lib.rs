@@ -15,6 +15,8 @@
 
 pub mod facts;
 pub mod fault;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod passes;
 pub mod plan;
 pub mod registry;

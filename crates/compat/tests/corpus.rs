@@ -467,3 +467,28 @@ fn check_ending(client: &str, outcome: Outcome, end: End) -> Result<(), String> 
         )),
     }
 }
+
+#[test]
+fn fuzz_targets_hold_on_every_file_of_the_corpus() {
+    let mut seen = 0;
+    for (_, folder) in cases() {
+        for at in exchanges(&folder) {
+            let request = fs::read(at.join("request.json")).expect("a request");
+            farrier_compat::fuzzing::request(&request);
+            for cut in (0..request.len()).step_by(7) {
+                farrier_compat::fuzzing::request(&request[..cut]);
+            }
+            let Ok(upstream) = fs::read(at.join("upstream.sse")) else {
+                continue;
+            };
+            for size in [1, 7, 255] {
+                let seeded: Vec<u8> = std::iter::once(size)
+                    .chain(upstream.iter().copied())
+                    .collect();
+                farrier_compat::fuzzing::stream(&seeded);
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 0);
+}

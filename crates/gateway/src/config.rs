@@ -177,13 +177,11 @@ pub struct TraceConfig {
 pub enum Mistake {
     /// The base URL is not one.
     #[error(
-        "expected an http or https URL without query as base_url of provider {provider:?}, got {base_url:?}"
+        "expected an http or https URL without user or query as base_url of provider {provider:?}, got another"
     )]
     BaseUrl {
         /// The provider.
         provider: String,
-        /// What was given.
-        base_url: String,
     },
     /// A certificate file that cannot be used.
     #[error("expected PEM certificates in {} for provider {provider:?}: {reason}", path.display())]
@@ -352,8 +350,9 @@ impl Config {
                 mistakes.push(Mistake::ProviderRepeated { name: name.clone() });
             }
             if !provider.base_url_works() {
-                let (provider, base_url) = (name.clone(), provider.base_url.clone());
-                mistakes.push(Mistake::BaseUrl { provider, base_url });
+                mistakes.push(Mistake::BaseUrl {
+                    provider: name.clone(),
+                });
             }
         }
         if let Some(name) = &self.default_provider

@@ -96,6 +96,13 @@ impl Endpoint {
     /// What the request line asks for.
     pub(crate) fn of(method: &Method, uri: &Uri) -> Result<Self, NoEndpoint> {
         let path = uri.path();
+        // What climbs out of /v1 on the provider's side would take the credential with it.
+        if path
+            .split('/')
+            .any(|segment| matches!(decoded(segment).as_str(), "." | ".."))
+        {
+            return Err(NoEndpoint::Path);
+        }
         let get = |path, endpoint| match *method {
             Method::GET | Method::HEAD => Ok(endpoint),
             _ => Err(NoEndpoint::Method {

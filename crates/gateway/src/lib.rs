@@ -9,7 +9,7 @@
 //! Invariants:
 //! * With an empty plan, request body and every reply byte pass unchanged; only the model's name may be replaced.
 //! * A provider's status, body and header fields pass unchanged; an answer of ours carries `x-farrier-fault`.
-//! * The credential enters in [`upstream`] and nowhere else; what the caller presented to us never leaves.
+//! * The credential enters in `upstream` and nowhere else; what the caller presented to us never leaves.
 //! * A turn is in the ledger before its end is given to the client.
 //! * Every wait is bounded, nothing is queued without a bound, and a client that leaves cancels its request.
 //!

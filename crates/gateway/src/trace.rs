@@ -43,7 +43,7 @@ pub(crate) struct Traces {
 /// One request's transcript while it grows.
 #[derive(Debug)]
 pub(crate) struct Capture {
-    queue: mpsc::Sender<Box<Capture>>,
+    queue: mpsc::Sender<Box<Self>>,
     facts: Facts,
     passes: Vec<(String, &'static str)>,
     notes: Vec<Note>,

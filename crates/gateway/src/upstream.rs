@@ -113,7 +113,6 @@ impl Upstream {
         let base_url = provider.base_url.trim_end_matches('/').to_owned();
         let wrong_url = || Mistake::BaseUrl {
             provider: name.clone(),
-            base_url: provider.base_url.clone(),
         };
         let base: Uri = base_url.parse().map_err(|_| wrong_url())?;
         let chat = under(&base, "/chat/completions").ok_or_else(wrong_url)?;

@@ -1,0 +1,62 @@
+//! The subcommands: one file for each.
+
+mod check;
+mod completions;
+mod demo;
+mod registry;
+mod sim;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Environment;
+use crate::failure::{Failure, Notices};
+use crate::output::Output;
+
+/// Runs agent harnesses on models that do not fit them.
+#[derive(Debug, Parser)]
+#[command(name = "farrier", version, max_term_width = 100)]
+#[command(after_help = "Start with `farrier demo`: two seconds, no key, no network.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the main job: a client that fails on a strict model finishes through Farrier
+    Demo(demo::Arguments),
+    /// Run the gateway
+    Up(up::Arguments),
+    /// Look for mistakes in a configuration, and report all of them
+    Check(check::Arguments),
+    /// Look at the manifests: what there is, what is wrong, what applies to a request
+    #[command(subcommand)]
+    Registry(registry::Command),
+    /// Play a strict thinking model over HTTP
+    Sim(sim::Arguments),
+    /// Print completions for a shell
+    Completions(completions::Arguments),
+}
+
+/// What every command works with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) env: &'a Environment,
+    pub(crate) output: &'a Output,
+    pub(crate) notices: &'a Notices,
+}
+
+/// Does what was asked for.
+pub(crate) fn run(cli: Cli, context: &Context<'_>) -> Result<ExitCode, Failure> {
+    match cli.command {
+        Command::Check(arguments) => check::run(&arguments, context),
+        Command::Completions(arguments) => completions::run(&arguments, context),
+        Command::Demo(arguments) => demo::run(&arguments, context),
+        Command::Registry(command) => registry::run(&command, context),
+        Command::Sim(arguments) => sim::run(&arguments, context),
+        Command::Up(arguments) => up::run(&arguments, context),
+    }
+}

@@ -1,0 +1,287 @@
+//! Arguments, environment and the configuration file: read here and nowhere else.
+//!
+//! ```text
+//! text ──▶ RawFile (as typed, with lines) ──▶ Draft (complete, secrets fetched) ──▶ the gateway's Config
+//!             └─────────── mistakes ───────────────┴──────────── mistakes ─────────────┘
+//! ```
+//!
+//! A file is read to its end whatever is wrong with it, and everything that is wrong is reported at once.
+
+mod given;
+mod mistakes;
+mod raw;
+pub(crate) mod registry;
+mod resolve;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use farrier_gateway::Gateway;
+use farrier_gateway::StartError;
+use farrier_gateway::config::Config;
+use farrier_ledger::{Embedded, EmbeddedConfig, OpenError};
+use rustix::fs::{Access, access};
+use serde::Serialize;
+use tempfile::TempDir;
+
+pub(crate) use mistakes::Mistake;
+pub(crate) use raw::TraceText;
+pub(crate) use resolve::{Lines, Overrides, with_causes};
+
+use resolve::{Draft, Resolution};
+
+/// Looks a variable up.
+type Lookup = dyn Fn(&str) -> Option<String>;
+
+/// What surrounds the process.
+pub(crate) struct Environment {
+    lookup: Box<Lookup>,
+}
+
+/// A configuration file and everything that is known of it.
+#[derive(Debug)]
+pub(crate) struct Examined {
+    /// As it was named.
+    pub(crate) file: PathBuf,
+    pub(crate) mistakes: Vec<Mistake>,
+    pub(crate) warnings: Vec<Mistake>,
+    draft: Draft,
+}
+
+/// Why there is no configuration to examine.
+#[derive(Debug)]
+pub(crate) enum NoFile {
+    /// None was named, and none is where one is looked for.
+    Nowhere(Vec<PathBuf>),
+    /// It cannot be read.
+    Unreadable(PathBuf, io::Error),
+}
+
+/// A configuration that can run.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) config: Config,
+    pub(crate) ledger: Arc<Embedded>,
+    pub(crate) lines: Lines,
+}
+
+/// What a configuration holds, for people.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Size {
+    pub(crate) providers: usize,
+    pub(crate) routes: usize,
+    pub(crate) clients: usize,
+    pub(crate) manifests: usize,
+}
+
+// === impl Environment ===
+
+impl Environment {
+    /// The process's own.
+    pub(crate) fn of_process() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
+        Self { lookup: Box::new(|name| std::env::var(name).ok()) }
+    }
+
+    /// The arguments, the program's name first.
+    pub(crate) fn arguments() -> impl Iterator<Item = OsString> {
+        std::env::args_os()
+    }
+
+    /// A variable that is set.
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
+        (self.lookup)(name)
+    }
+
+    /// A variable that is set to more than nothing.
+    pub(crate) fn filled(&self, name: &str) -> Option<String> {
+        self.variable(name).filter(|value| !value.is_empty())
+    }
+
+    fn home(&self) -> Option<PathBuf> {
+        self.absolute("HOME")
+    }
+
+    fn state_dir(&self) -> Option<PathBuf> {
+        let below_home = || Some(self.home()?.join(".local").join("state"));
+        self.absolute("XDG_STATE_HOME").or_else(below_home)
+    }
+
+    fn config_dir(&self) -> Option<PathBuf> {
+        let below_home = || Some(self.home()?.join(".config"));
+        self.absolute("XDG_CONFIG_HOME").or_else(below_home)
+    }
+
+    /// The base directory specification has relative paths ignored.
+    fn absolute(&self, name: &str) -> Option<PathBuf> {
+        self.variable(name).map(PathBuf::from).filter(|path| path.is_absolute())
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Environment(..)")
+    }
+}
+
+// === finding and examining ===
+
+/// The file that is meant: the named one, else the first that is there.
+fn locate(named: Option<&Path>, env: &Environment) -> Result<PathBuf, NoFile> {
+    if let Some(named) = named {
+        return Ok(named.to_owned());
+    }
+    let own = env.config_dir().map(|config| config.join("farrier").join(NAME));
+    let places: Vec<PathBuf> = std::iter::once(PathBuf::from(NAME)).chain(own).collect();
+    let found = places.iter().find(|place| place.exists()).cloned();
+    found.ok_or(NoFile::Nowhere(places))
+}
+
+/// Reads a configuration and finds everything that is wrong with it, short of the ledger.
+///
+/// # Errors
+///
+/// There is no file.
+pub(crate) fn examine(
+    named: Option<&Path>,
+    env: &Environment,
+    overrides: &Overrides,
+) -> Result<Examined, NoFile> {
+    let file = locate(named, env)?;
+    let text = fs::read_to_string(&file);
+    let text = text.map_err(|error| NoFile::Unreadable(file.clone(), error))?;
+    Ok(examined(file, &text, env, overrides))
+}
+
+fn examined(file: PathBuf, text: &str, env: &Environment, overrides: &Overrides) -> Examined {
+    let (raw, reading) = raw::read(text);
+    let unsure = reading.is_broken();
+    let (mut mistakes, mut warnings) = (reading.mistakes, Vec::new());
+    let base = file.parent().unwrap_or(Path::new(""));
+    let mut resolution =
+        Resolution { env, base, unsure, mistakes: &mut mistakes, warnings: &mut warnings };
+    let draft = resolution.resolve(raw, overrides);
+    Examined { file, mistakes, warnings, draft }
+}
+
+impl Examined {
+    /// How many providers, routes, clients and manifests there are.
+    pub(crate) fn size(&self) -> Size {
+        Size {
+            providers: self.draft.providers.len(),
+            routes: self.draft.routes.len(),
+            clients: self.draft.clients.len(),
+            manifests: self.draft.registry.manifests().count(),
+        }
+    }
+
+    /// Whether transcripts would be kept.
+    pub(crate) fn traces(&self) -> bool {
+        self.draft.trace.is_some()
+    }
+
+    /// Goes on with everything that [`Gateway::bind`] would do short of listening, and gives all mistakes.
+    pub(crate) async fn check(mut self) -> Vec<Mistake> {
+        let mut mistakes = std::mem::take(&mut self.mistakes);
+        mistakes.extend(self.trace_unusable());
+        let (ledger, _place, refused) = match self.ledger_for_checking() {
+            Ok(opened) => opened,
+            Err(error) => {
+                mistakes.push(Mistake::somewhere(format!("cannot check the rest: {error}")));
+                return mistakes::sorted(mistakes);
+            }
+        };
+        mistakes.extend(refused);
+        let ledger = Arc::new(ledger);
+        let lines = std::mem::take(&mut self.draft.lines);
+        let mut config = self.draft.over(ledger.clone());
+        let mut wrong = match config.check() {
+            Err(wrong) => wrong.0,
+            Ok(()) => Vec::new(),
+        };
+        if wrong.is_empty() {
+            config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+            config.trace = None;
+            if let Err(error) = Gateway::bind(config).await {
+                match error {
+                    StartError::Config(found) => wrong = found.0,
+                    other => mistakes.push(Mistake::somewhere(with_causes(&other))),
+                }
+            }
+        }
+        mistakes.extend(wrong.iter().filter_map(|wrong| lines.place(wrong)));
+        // Nothing was written; what cannot be closed is let go with the process.
+        let _closed = ledger.close().await;
+        mistakes::sorted(mistakes)
+    }
+
+    /// Opens the ledger, if nothing is wrong so far.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong.
+    pub(crate) async fn ready(mut self) -> Result<Ready, Vec<Mistake>> {
+        if !self.mistakes.is_empty() {
+            return Err(self.check().await);
+        }
+        let ledger = match Embedded::open(self.draft.ledger.clone()) {
+            Ok(ledger) => Arc::new(ledger),
+            Err(error) => {
+                self.mistakes.push(self.draft.lines.ledger_mistake(&error));
+                return Err(self.check().await);
+            }
+        };
+        let lines = std::mem::take(&mut self.draft.lines);
+        let config = self.draft.over(ledger.clone());
+        match config.check() {
+            Ok(()) => Ok(Ready { config, ledger, lines }),
+            Err(wrong) => {
+                Err(mistakes::sorted(wrong.0.iter().filter_map(|wrong| lines.place(wrong)).collect()))
+            }
+        }
+    }
+
+    fn trace_unusable(&self) -> Option<Mistake> {
+        let dir = &self.draft.trace.as_ref()?.dir;
+        let message =
+            || format!("expected a trace directory that can be written to, got {}", dir.display());
+        (!can_be_made(dir)).then(|| Mistake::somewhere(message()))
+    }
+
+    /// The ledger if it is there and free, else one of its own that is gone afterwards; and what is wrong with the
+    /// configured one. A gateway that has it open is no mistake, and nothing is made in its place.
+    fn ledger_for_checking(&self) -> io::Result<(Embedded, Option<TempDir>, Option<Mistake>)> {
+        let config = &self.draft.ledger;
+        let mut refused = None;
+        if config.path.exists() {
+            match Embedded::open(config.clone()) {
+                Ok(ledger) => return Ok((ledger, None, None)),
+                Err(OpenError::InUse { .. }) => {}
+                Err(error) => refused = Some(self.draft.lines.ledger_mistake(&error)),
+            }
+        } else if !config.path.as_os_str().is_empty() && !can_be_made(&config.path) {
+            let shown = config.path.display();
+            let message = format!("expected a place for the ledger that can be written to, got {shown}");
+            refused = Some(self.draft.lines.at_ledger(message));
+        }
+        let place = tempfile::tempdir()?;
+        let stand_in = EmbeddedConfig::new(place.path().join("ledger.db"));
+        let ledger = Embedded::open(stand_in).map_err(io::Error::other)?;
+        Ok((ledger, Some(place), refused))
+    }
+}
+
+/// Whether the nearest directory above `path` that is there lets us write.
+fn can_be_made(path: &Path) -> bool {
+    let there = path.ancestors().find(|above| above.as_os_str().is_empty() || above.exists());
+    let there = there.filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    there.is_dir() && access(there, Access::WRITE_OK | Access::EXEC_OK).is_ok()
+}
+
+/// The name of the file where it is looked for.
+const NAME: &str = "farrier.toml";

@@ -1,0 +1,290 @@
+//! With an empty plan everything passes unchanged.
+
+use farrier_testkit::ScriptedUpstream;
+use http::HeaderValue;
+
+use crate::support::{PLAIN, Setup, ask, event};
+
+#[tokio::test]
+async fn request_body_and_header_fields_reach_the_provider_unchanged() {
+    let upstream = ScriptedUpstream::bind().await;
+    let mut setup = Setup::on(&upstream);
+    setup.config.providers[0].headers = vec![(
+        http::HeaderName::from_static("x-team"),
+        HeaderValue::from_static("red"),
+    )];
+    let gateway = setup.run().await;
+    let body =
+        "{ \"model\":\"plain\", \"n\": 1.0e0, \"messages\":[],\"n\\u0061\":12345678901234567890 }";
+    let mut client = gateway.client().await;
+    let headers = [
+        ("content-type", "application/json"),
+        ("user-agent", "harness/1"),
+        ("x-stainless-lang", "js"),
+        ("accept-encoding", "gzip"),
+        ("authorization", "Bearer the-callers"),
+        ("x-api-key", "the-callers"),
+        ("cookie", "session=the-callers"),
+        ("x-farrier-agent", "openclaw"),
+        ("connection", "keep-alive, x-hop"),
+        ("x-hop", "1"),
+        ("te", "trailers"),
+        ("keep-alive", "timeout=5"),
+    ];
+    client
+        .request("POST /v1/chat/completions", &headers, body)
+        .await;
+    let (mut peer, request) = upstream.recv().await;
+    assert_eq!(request.line, "POST /v1/chat/completions HTTP/1.1");
+    assert_eq!(request.text(), body);
+    let mut names: Vec<_> = request
+        .headers
+        .0
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}"))
+        .collect();
+    names.sort();
+    let expected = [
+        "accept-encoding: gzip".to_owned(),
+        format!("content-length: {}", body.len()),
+        "content-type: application/json".to_owned(),
+        format!("host: {}", upstream.addr()),
+        "user-agent: harness/1".to_owned(),
+        "x-stainless-lang: js".to_owned(),
+        "x-team: red".to_owned(),
+    ];
+    assert_eq!(names, expected);
+    peer.reply(
+        "200 OK\r\ncontent-type: application/json\r\nx-request-id: r1",
+        "{ \"odd\" : 1.0 }",
+    )
+    .await;
+    let response = client.response().await;
+    assert_eq!(
+        (response.status, response.text()),
+        (200, "{ \"odd\" : 1.0 }".to_owned())
+    );
+    assert_eq!(response.headers.first("x-request-id"), Some("r1"));
+    assert_eq!(response.headers.first("x-farrier-fault"), None);
+}
+
+#[tokio::test]
+async fn a_provider_s_refusal_passes_with_its_status_body_and_header_fields() {
+    let upstream = ScriptedUpstream::bind().await;
+    let gateway = Setup::on(&upstream).run().await;
+    let cases = [
+        (
+            "429 Too Many Requests\r\nretry-after: 7\r\nx-request-id: r2",
+            429,
+            "{\"error\":{\"message\":\"slow down\"}}",
+        ),
+        (
+            "400 Bad Request\r\nx-request-id: r3",
+            400,
+            "thinking is enabled but reasoning_content is missing",
+        ),
+        ("500 Oops\r\nx-request-id: r4", 500, ""),
+        (
+            "307 Temporary Redirect\r\nlocation: http://127.0.0.1:1/elsewhere\r\nx-request-id: r5",
+            307,
+            "moved",
+        ),
+    ];
+    for (model, read) in [(PLAIN, false), (crate::support::KIMI, true)] {
+        for (head, status, body) in cases {
+            let mut client = gateway.client().await;
+            client.post("/v1/chat/completions", ask(model)).await;
+            let (mut peer, request) = upstream.recv().await;
+            assert_eq!(
+                request.headers.first("accept-encoding"),
+                read.then_some("identity")
+            );
+            peer.reply(&format!("{head}\r\nconnection: close"), body)
+                .await;
+            let response = client.response().await;
+            assert_eq!((response.status, response.text().as_str()), (status, body));
+            for line in head.split("\r\n").skip(1) {
+                let (name, value) = line.split_once(": ").unwrap();
+                assert_eq!(response.headers.first(name), Some(value));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn stream_bytes_pass_as_they_come_even_if_they_are_no_events() {
+    let upstream = ScriptedUpstream::bind().await;
+    let gateway = Setup::on(&upstream).run().await;
+    let mut client = gateway.client().await;
+    client.post("/v1/chat/completions", ask(PLAIN)).await;
+    let (mut peer, _) = upstream.recv().await;
+    peer.start_stream().await;
+    assert_eq!(
+        client.head().await.headers.first("content-type"),
+        Some("text/event-stream")
+    );
+    for piece in [
+        ": ping\n\n",
+        "data: {\"a",
+        "\":1}\r\n\r\nnonsense",
+        "\0\u{feff}",
+    ] {
+        peer.send_chunk(piece).await;
+        assert_eq!(
+            client.chunk().await.unwrap(),
+            piece.as_bytes(),
+            "forwarded before the next is sent"
+        );
+    }
+    peer.end_chunks().await;
+    assert_eq!(client.chunk().await.unwrap(), b"");
+}
+
+#[tokio::test]
+async fn connections_are_kept_on_both_sides() {
+    let upstream = ScriptedUpstream::bind().await;
+    let gateway = Setup::on(&upstream).run().await;
+    let mut client = gateway.client().await;
+    let mut peer = None;
+    for round in 0..3 {
+        client.post("/v1/chat/completions", ask(PLAIN)).await;
+        let mut kept = match peer.take() {
+            None => upstream.accept().await,
+            Some(kept) => kept,
+        };
+        kept.recv().await;
+        kept.reply("200 OK", format!("round {round}")).await;
+        assert_eq!(client.response().await.text(), format!("round {round}"));
+        peer = Some(kept);
+    }
+}
+
+#[tokio::test]
+async fn a_200_that_is_an_error_passes_through_a_plan_too() {
+    let upstream = ScriptedUpstream::bind().await;
+    let gateway = Setup::on(&upstream).run().await;
+    let error = "{\"error\": {\"message\": \"quota\", \"code\": 1.0}}";
+    for kind in [
+        "application/json",
+        "application/json; charset=utf-8",
+        "text/html",
+        "application/problem+json",
+    ] {
+        let mut client = gateway.client().await;
+        client
+            .post("/v1/chat/completions", ask(crate::support::KIMI))
+            .await;
+        let (mut peer, _) = upstream.recv().await;
+        peer.reply(
+            &format!("200 OK\r\ncontent-type: {kind}\r\nconnection: close"),
+            error,
+        )
+        .await;
+        let response = client.response().await;
+        assert_eq!((response.status, response.text().as_str()), (200, error));
+        assert_eq!(response.headers.first("content-type"), Some(kind));
+    }
+}
+
+#[tokio::test]
+async fn events_leave_a_plan_as_the_bytes_they_came_in_when_no_pass_changes_them() {
+    let upstream = ScriptedUpstream::bind().await;
+    let gateway = Setup::on(&upstream).run().await;
+    let mut client = gateway.client().await;
+    client
+        .post("/v1/chat/completions", ask(crate::support::KIMI))
+        .await;
+    let (mut peer, request) = upstream.recv().await;
+    assert_eq!(
+        request.text(),
+        ask("kimi-k2.6"),
+        "only the model's name differs"
+    );
+    peer.start_stream().await;
+    let first = format!(": keep-alive\n\n{}", event("{\"content\":\"one \"}", None));
+    let last = event("{\"content\":\"two\"}", Some("stop")) + "data: [DONE]\n\n";
+    peer.send_chunk(&first).await;
+    client.head().await;
+    let mut got = Vec::new();
+    while got.len() < first.len() {
+        got.extend(client.chunk().await.unwrap());
+    }
+    peer.send_chunk(&last).await;
+    peer.end_chunks().await;
+    loop {
+        match client.chunk().await.unwrap() {
+            chunk if chunk.is_empty() => break,
+            chunk => got.extend(chunk),
+        }
+    }
+    assert_eq!(String::from_utf8(got).unwrap(), first + &last);
+}
+
+#[tokio::test]
+async fn other_paths_below_v1_go_to_the_provider_that_the_model_names() {
+    let upstream = ScriptedUpstream::bind().await;
+    let other = ScriptedUpstream::bind().await;
+    let mut setup = Setup::on(&upstream);
+    let mut provider = farrier_gateway::config::Provider::new("other", other.base_url());
+    provider.base_url.push('/');
+    setup.config.providers.push(provider);
+    let gateway = setup.run().await;
+
+    let mut client = gateway.client().await;
+    let body = "{\"input\": [1.0], \"model\" : \"moonshotai/kimi-k2.6\", \"x\":1}";
+    client.post("/v1/embeddings?dry=1", body).await;
+    let (mut peer, request) = upstream.recv().await;
+    assert_eq!(request.line, "POST /v1/embeddings?dry=1 HTTP/1.1");
+    assert_eq!(
+        request.text(),
+        body.replace("moonshotai/kimi-k2.6", "kimi-k2.6")
+    );
+    peer.reply("200 OK", "vectors").await;
+    assert_eq!(client.response().await.text(), "vectors");
+
+    client.get("/v1/files").await;
+    let response = client.response().await;
+    let (kind, code, message) = crate::support::error(&response.text());
+    assert_eq!(
+        (response.status, kind.as_str(), code.as_str()),
+        (404, "invalid_request_error", "provider_not_found")
+    );
+    assert!(message.contains("default_provider"), "{message}");
+}
+
+#[tokio::test]
+async fn a_request_that_names_no_model_goes_to_the_default_provider() {
+    let upstream = ScriptedUpstream::bind().await;
+    let gateway = Setup::on(&upstream).run().await;
+    let mut client = gateway.client().await;
+    client.request("DELETE /v1/files/f1", &[], "").await;
+    let (mut peer, request) = upstream.recv().await;
+    assert_eq!(request.line, "DELETE /v1/files/f1 HTTP/1.1");
+    peer.reply("200 OK", "gone").await;
+    assert_eq!(client.response().await.text(), "gone");
+    for path in ["/v1/../admin", "/v1/%2e%2E/admin", "/v1/files/./x"] {
+        client.get(path).await;
+        assert_eq!(client.response().await.status, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn models_lists_the_routes() {
+    let upstream = ScriptedUpstream::bind().await;
+    let gateway = Setup::on(&upstream).run().await;
+    let mut client = gateway.client().await;
+    client.get("/v1/models").await;
+    let list = client.response().await.text();
+    let kimi = "{\"id\":\"moonshotai/kimi-k2.6\",\"object\":\"model\",\"created\":0,\"owned_by\":\"scripted\"}";
+    let plain = "{\"id\":\"plain\",\"object\":\"model\",\"created\":0,\"owned_by\":\"scripted\"}";
+    assert_eq!(
+        list,
+        format!("{{\"object\":\"list\",\"data\":[{plain},{kimi}]}}")
+    );
+    for name in ["moonshotai/kimi-k2.6", "moonshotai%2Fkimi-k2.6"] {
+        client.get(&format!("/v1/models/{name}")).await;
+        assert_eq!(client.response().await.text(), kimi);
+    }
+    client.get("/v1/models/absent").await;
+    assert_eq!(client.response().await.status, 404);
+}
