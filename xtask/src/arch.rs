@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "crates/compat/src/wire/sse.rs:3: `wire` uses `crate::run`, against wire ← passes ← registry ← plan ← run"
+                "crates/compat/src/wire/sse.rs:3: `wire` uses `crate::run`, against facts ← fault ← wire ← passes ← registry ← plan ← run ← fuzzing"
             ]
         );
     }

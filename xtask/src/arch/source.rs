@@ -339,7 +339,7 @@ mod tests {
 
     fn against_order(line: usize, module: &str, used: &str) -> String {
         format!(
-            "{line}: `{module}` uses `crate::{used}`, against wire ← passes ← registry ← plan ← run"
+            "{line}: `{module}` uses `crate::{used}`, against facts ← fault ← wire ← passes ← registry ← plan ← run ← fuzzing"
         )
     }
 
@@ -473,7 +473,7 @@ mod tests {
         assert_eq!(
             found_in("passes/replay.rs", "use crate::Plan;"),
             [
-                "1: `passes` uses `crate::Plan` by way of the crate root, name one of wire ← passes ← registry ← plan ← run"
+                "1: `passes` uses `crate::Plan` by way of the crate root, name one of facts ← fault ← wire ← passes ← registry ← plan ← run ← fuzzing"
             ]
         );
     }
@@ -482,7 +482,7 @@ mod tests {
     fn a_module_outside_of_the_order_is_a_breach_of_its_own() {
         assert_eq!(
             found_in("helpers.rs", "use crate::run::drive;"),
-            ["1: module `helpers` has no place in wire ← passes ← registry ← plan ← run"]
+            ["1: module `helpers` has no place in facts ← fault ← wire ← passes ← registry ← plan ← run ← fuzzing"]
         );
     }
 }
