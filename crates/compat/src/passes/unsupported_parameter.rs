@@ -246,3 +246,219 @@ impl Path {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::passes::{Mint, Needs, Notes, Recollection, Survey};
+
+    /// What `rule` makes of a request with these fields, and what it noted.
+    fn after(rule: Json, fields: &str) -> (String, Vec<&'static str>) {
+        let params =
+            Params::check(rule.as_object().expect("an object"), KIND.params).expect("fits");
+        let pass = (KIND.build)(&params).expect("builds");
+        let body = format!("{{\"messages\":[]{fields}}}");
+        let mut ask = Ask::parse(body.as_bytes()).expect("a request");
+        let survey = Survey::of(&ask, Needs::default());
+        let mut notes = Notes::default();
+        let mut scene = Scene {
+            survey: &survey,
+            recollection: &Recollection::default(),
+            mint: Mint::new([0; 16]),
+            notes: &mut notes,
+        };
+        pass.ask(&mut ask, &mut scene).expect("no fault");
+        let text = ask.into_segments().to_text();
+        let fields = text
+            .strip_prefix("{\"messages\":[]")
+            .and_then(|rest| rest.strip_suffix('}'));
+        let whats = notes.take().iter().map(|note| note.what.as_str()).collect();
+        (fields.expect("the rest stays").to_owned(), whats)
+    }
+
+    #[test]
+    fn each_operation_does_what_it_says_and_no_more() {
+        let cases = [
+            (
+                json!({"op": "remove", "path": "temperature"}),
+                r#","temperature":0.7,"n":1.0"#,
+                r#","n":1.0"#,
+                &["removed"][..],
+            ),
+            (
+                json!({"op": "remove", "path": "temperature"}),
+                r#","n":1.0"#,
+                r#","n":1.0"#,
+                &[],
+            ),
+            (
+                json!({"op": "set", "path": "n", "value": 2}),
+                r#","n":1.0"#,
+                r#","n":2"#,
+                &["set"],
+            ),
+            (
+                json!({"op": "set", "path": "n", "value": 2}),
+                r#","n":2"#,
+                r#","n":2"#,
+                &[],
+            ),
+            (
+                json!({"op": "default", "path": "n", "value": 2}),
+                r#","n":1.0"#,
+                r#","n":1.0"#,
+                &[],
+            ),
+            (
+                json!({"op": "default", "path": "n", "value": 2}),
+                "",
+                r#","n":2"#,
+                &["set"],
+            ),
+            (
+                json!({"op": "rename", "path": "max_tokens", "to": "max_completion_tokens"}),
+                r#", "max_tokens" : 7"#,
+                r#","max_completion_tokens":7"#,
+                &["renamed"],
+            ),
+            (
+                json!({"op": "rename", "path": "a", "to": "b"}),
+                r#","a":1,"b":2"#,
+                r#","b":2"#,
+                &["removed"],
+            ),
+            (
+                json!({"op": "clamp", "path": "t", "min": 0.5, "max": 1}),
+                r#","t":1e3"#,
+                r#","t":1.0"#,
+                &["clamped"],
+            ),
+            (
+                json!({"op": "clamp", "path": "t", "min": 0.5}),
+                r#","t":0"#,
+                r#","t":0.5"#,
+                &["clamped"],
+            ),
+            (
+                json!({"op": "clamp", "path": "t", "max": 1}),
+                r#","t":1.000"#,
+                r#","t":1.000"#,
+                &[],
+            ),
+            (
+                json!({"op": "clamp", "path": "t", "max": 1}),
+                r#","t":"x""#,
+                r#","t":"x""#,
+                &[],
+            ),
+            (
+                json!({"op": "set", "path": "k.thinking", "value": false}),
+                r#","k":{"a":1.0}"#,
+                r#","k":{"a":1.0,"thinking":false}"#,
+                &["set"],
+            ),
+            (
+                json!({"op": "set", "path": "k.thinking", "value": false}),
+                "",
+                r#","k":{"thinking":false}"#,
+                &["set"],
+            ),
+            (
+                json!({"op": "remove", "path": "k.a"}),
+                r#","k":{"a":1.0}"#,
+                r#","k":{}"#,
+                &["removed"],
+            ),
+            (
+                json!({"op": "remove", "path": "k.a"}),
+                r#","k":[1]"#,
+                r#","k":[1]"#,
+                &[],
+            ),
+        ];
+        for (rule, before, want, whats) in cases {
+            assert_eq!(
+                after(rule.clone(), before),
+                (want.to_owned(), whats.to_vec()),
+                "{rule} {before}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rule_with_a_condition_waits_for_it() {
+        let cases = [
+            ("stream", r#","stream":true"#, true),
+            ("no-stream", r#","stream":true"#, false),
+            ("no-stream", "", true),
+            (
+                "thinking-disabled",
+                r#","thinking":{"type":"disabled"}"#,
+                true,
+            ),
+            (
+                "thinking-not-disabled",
+                r#","thinking":{"type":"disabled"}"#,
+                false,
+            ),
+            ("tools", r#","tools":[{"type":"function"}]"#, true),
+            ("tools", r#","tools":[ ]"#, false),
+            ("no-tools", r#","tools":null"#, true),
+            ("tool-choice-pinned", r#","tool_choice":"auto""#, false),
+            (
+                "tool-choice-pinned",
+                r#","tool_choice":{"type":"function"}"#,
+                true,
+            ),
+            ("tool-choice-pinned", "", false),
+        ];
+        for (when, fields, holds) in cases {
+            let (_, whats) = after(
+                json!({"op": "set", "path": "x", "value": 1, "when": when}),
+                fields,
+            );
+            assert_eq!(!whats.is_empty(), holds, "{when} {fields}");
+        }
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_meant_is_refused() {
+        let cases = [
+            (
+                json!({"op": "set", "path": "n"}),
+                "expected `value` in a rule that sets, got none",
+            ),
+            (
+                json!({"op": "rename", "path": "n"}),
+                "expected `to` in a rule that renames, got none",
+            ),
+            (
+                json!({"op": "clamp", "path": "n"}),
+                "expected `min` or `max` in a rule that clamps, min not above max",
+            ),
+            (
+                json!({"op": "clamp", "path": "n", "min": 2, "max": 1}),
+                "expected `min` or `max` in a rule that clamps, min not above max",
+            ),
+            (
+                json!({"op": "clamp", "path": "n", "min": "1"}),
+                "expected a number for `min` in a rule that clamps, got \"1\"",
+            ),
+            (
+                json!({"op": "remove", "path": "a.b.c"}),
+                "expected a key, or two joined by a dot, as `path`, got \"a.b.c\"",
+            ),
+            (
+                json!({"op": "remove", "path": "a."}),
+                "expected a key, or two joined by a dot, as `path`, got \"a.\"",
+            ),
+        ];
+        for (rule, message) in cases {
+            let params =
+                Params::check(rule.as_object().expect("an object"), KIND.params).expect("fits");
+            assert_eq!((KIND.build)(&params).map(|_| ()), Err(message.to_owned()));
+        }
+    }
+}
