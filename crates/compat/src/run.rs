@@ -156,6 +156,11 @@ impl StreamRun {
 
     /// The upstream's body, or the client, has come to an end.
     pub fn end(&mut self, end: End, out: &mut Vec<Step>) {
+        self.end_because(end, None, out);
+    }
+
+    /// The same, with what the client is told of a turn that was not completed.
+    pub fn end_because(&mut self, end: End, why: Option<Fault>, out: &mut Vec<Step>) {
         if matches!(self.state, State::Ended(_)) {
             return;
         }
@@ -178,7 +183,7 @@ impl StreamRun {
             let finished = finish(&mut self.placed, told, &mut self.sink);
             fault = fault
                 .or_else(|| finished.err())
-                .or_else(|| cut_off(outcome, end, self.state));
+                .or_else(|| cut_off(outcome, end, self.state).map(|plain| why.unwrap_or(plain)));
             if let Some(fault) = fault.filter(|_| outcome != Outcome::ClientGone) {
                 if open_ended {
                     self.sink

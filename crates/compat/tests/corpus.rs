@@ -1,53 +1,18 @@
 //! Golden wire transcripts: `corpus/<manifest id>/<case>/`.
 //!
-//! A case is a conversation of one or more exchanges, in `1/`, `2/`… or, when there is
-//! only one, in the case folder itself:
-//!
-//! ```text
-//! case.toml               description, the facts of the route, what must happen
-//! request.json            what the client sends
-//! upstream-request.json   what the provider must be sent              golden
-//! upstream.sse|json       what the provider answers                   (optional)
-//! client.sse|json         what the client must get                    golden
-//! ```
-//!
-//! Exchanges of a case share a ledger. `FARRIER_BLESS=1` writes the goldens anew.
+//! The format is described in `farrier_testkit::corpus`. Exchanges of a case share a ledger. `FARRIER_BLESS=1` writes the goldens anew.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use farrier_compat::facts::{
-    CHAT_COMPLETIONS, ClientFacts, Facts, MANAGED_BASE_URL, MANAGED_PROVIDER_KEY, UpstreamFacts,
-};
 use farrier_compat::plan::{Plan, Reply, With};
 use farrier_compat::registry::{LoadOptions, Registry, shipped_sources};
 use farrier_compat::run::{End, Outcome, Step, TurnRecord};
 use farrier_compat::wire::chat::Ask;
 use farrier_compat::wire::turn::TurnKey;
-use serde::Deserialize;
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    description: String,
-    #[serde(default)]
-    agent: Option<String>,
-    model: String,
-    provider: String,
-    upstream_model: String,
-    base_url: String,
-    /// How the last stream must end; default: complete.
-    #[serde(default)]
-    ending: Option<String>,
-    /// A refusal: the case is there to show that nothing changes.
-    #[serde(default)]
-    untouched: bool,
-    /// The code of the fault the request must end in.
-    #[serde(default)]
-    fault: Option<String>,
-}
+use farrier_testkit::corpus::{Case, exchanges, folders};
 
 /// What came out of one exchange.
 #[derive(Debug, PartialEq, Eq, Clone)]
@@ -74,56 +39,11 @@ fn cases() -> Vec<(String, PathBuf)> {
     cases
 }
 
-fn folders(of: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = fs::read_dir(of)
-        .expect("a readable folder")
-        .map(|entry| entry.expect("readable").path())
-        .filter(|path| path.is_dir())
-        .collect();
-    found.sort();
-    found
-}
-
 fn name(path: &Path) -> String {
     path.file_name()
         .expect("a name")
         .to_string_lossy()
         .into_owned()
-}
-
-fn exchanges(case: &Path) -> Vec<PathBuf> {
-    let numbered = folders(case);
-    if numbered.is_empty() {
-        vec![case.to_owned()]
-    } else {
-        numbered
-    }
-}
-
-fn load(case: &Path) -> Case {
-    let path = case.join("case.toml");
-    let text = fs::read_to_string(&path).expect("a case has its case.toml");
-    let case: Case = toml::from_str(&text).expect("a case.toml of this form");
-    assert!(!case.description.is_empty());
-    case
-}
-
-fn facts(case: &Case) -> Facts {
-    Facts {
-        agent: case.agent.clone(),
-        client: ClientFacts {
-            model: case.model.clone(),
-            provider_key: MANAGED_PROVIDER_KEY.into(),
-            inference_api: CHAT_COMPLETIONS.into(),
-            base_url: MANAGED_BASE_URL.into(),
-        },
-        upstream: UpstreamFacts {
-            provider: case.provider.clone(),
-            model: case.upstream_model.clone(),
-            base_url: case.base_url.clone(),
-            server: None,
-        },
-    }
 }
 
 fn shipped(without: Option<&str>) -> Registry {
@@ -163,10 +83,12 @@ fn ask(
         .iter()
         .map(|key| store.get(key).cloned().unwrap_or_default())
         .collect();
+    let facts = case.facts();
     let with = With {
-        upstream_model: (case.model != case.upstream_model).then(|| case.upstream_model.clone()),
+        upstream_model: (facts.client.model != facts.upstream.model)
+            .then(|| facts.upstream.model.clone()),
         seed: [seed; 16],
-        origin: format!("{}/{}", case.provider, case.upstream_model),
+        origin: format!("{}/{}", facts.upstream.provider, facts.upstream.model),
     };
     let rewritten = plan
         .rewrite(ask, lookup.answered(&stored), with)
@@ -206,7 +128,7 @@ fn stream(reply: Reply, reads: &[&[u8]], end: End) -> (String, Vec<TurnRecord>, 
 
 /// Plays a case; a fault ends it.
 fn play(registry: &Registry, case: &Case, folder: &Path) -> Result<Vec<Exchange>, String> {
-    let plan = registry.plan_for(&facts(case));
+    let plan = registry.plan_for(&case.facts());
     let mut store = Store::new();
     let mut out = Vec::new();
     for (seed, exchange) in (1u8..).zip(exchanges(folder)) {
@@ -259,7 +181,7 @@ fn every_case_is_as_recorded() {
     let mut wrong = Vec::new();
     let registry = shipped(None);
     for (_, folder) in cases() {
-        let case = load(&folder);
+        let case = Case::load(&folder);
         let played = match (play(&registry, &case, &folder), &case.fault) {
             (Ok(played), None) => played,
             (Err(code), Some(want)) if code == *want => continue,
@@ -290,8 +212,8 @@ fn every_case_is_as_recorded() {
             .last()
             .and_then(|exchange| exchange.outcome)
             .map(|outcome| format!("{outcome:?}").to_lowercase());
-        let want = case.ending.clone().unwrap_or_else(|| "complete".into());
-        if ending.is_some_and(|ending| ending != want) {
+        let want = &case.ending;
+        if ending.is_some_and(|ending| ending != *want) {
             wrong.push(format!("{}: want ending {want}", folder.display()));
         }
     }
@@ -307,7 +229,7 @@ fn every_case_is_as_recorded() {
 fn cases_that_must_be_untouched_are() {
     let mut seen = 0;
     for (manifest, folder) in cases() {
-        let case = load(&folder);
+        let case = Case::load(&folder);
         if !case.untouched {
             continue;
         }
@@ -329,7 +251,7 @@ fn every_manifest_has_a_case_that_fails_without_it() {
     let mut proven: BTreeSet<String> = BTreeSet::new();
     let mut by_manifest: BTreeMap<String, usize> = BTreeMap::new();
     for (manifest, folder) in cases() {
-        let case = load(&folder);
+        let case = Case::load(&folder);
         *by_manifest.entry(manifest.clone()).or_default() += 1;
         if play(&shipped(None), &case, &folder) != play(&shipped(Some(&manifest)), &case, &folder) {
             proven.insert(manifest);
@@ -361,11 +283,11 @@ fn every_manifest_has_a_case_that_fails_without_it() {
 fn i5_every_split_point_of_every_stream_gives_the_same_bytes() {
     let registry = shipped(None);
     for (_, folder) in cases() {
-        let case = load(&folder);
+        let case = Case::load(&folder);
         if case.fault.is_some() {
             continue;
         }
-        let plan = registry.plan_for(&facts(&case));
+        let plan = registry.plan_for(&case.facts());
         let mut store = Store::new();
         for (seed, at) in (1u8..).zip(exchanges(&folder)) {
             let Ok(upstream) = fs::read(at.join("upstream.sse")) else {
@@ -401,12 +323,12 @@ fn i5_every_split_point_of_every_stream_gives_the_same_bytes() {
 fn i7_a_stream_cut_anywhere_ends_well_formed_in_each_way() {
     let registry = shipped(None);
     for (_, folder) in cases() {
-        let case = load(&folder);
+        let case = Case::load(&folder);
         let at = exchanges(&folder).remove(0);
         let (Ok(upstream), None) = (fs::read(at.join("upstream.sse")), &case.fault) else {
             continue;
         };
-        let plan = registry.plan_for(&facts(&case));
+        let plan = registry.plan_for(&case.facts());
         let body = fs::read(at.join("request.json")).expect("a request");
         for cut in (0..=upstream.len()).step_by(3) {
             for end in [End::Clean, End::Truncated, End::Failed, End::ClientGone] {

@@ -129,7 +129,8 @@ fn status_of(blame: Blame) -> StatusCode {
     }
 }
 
-fn code_of(fault: &UpstreamFault) -> &'static str {
+/// The stable code of what happened towards a provider.
+pub(crate) fn code_of(fault: &UpstreamFault) -> &'static str {
     match fault {
         UpstreamFault::BodyBroken { .. } | UpstreamFault::Closed => "upstream_closed",
         UpstreamFault::BodyTooLarge { .. } => "upstream_reply_too_large",

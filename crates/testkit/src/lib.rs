@@ -1,4 +1,4 @@
-//! Scripted peers over real sockets, for tests only.
+//! Scripted peers over real sockets and the cases of the corpus, for tests only.
 //!
 //! A test is written as what each side does in turn: a [`ScriptedUpstream`] that receives requests and sends bytes
 //! exactly as told, and a [`RawClient`] that does the same from the other end. Nothing here parses more of HTTP/1.1
@@ -9,6 +9,7 @@
 #![expect(clippy::panic, reason = "a broken script fails its test")]
 
 mod client;
+pub mod corpus;
 mod upstream;
 mod wire;
 

@@ -17,6 +17,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use farrier_compat::fault::Fault;
 use farrier_compat::run::{End, Step, StreamRun};
 use http_body::Frame;
 use hyper::body::Incoming;
@@ -25,6 +26,7 @@ use tracing::warn;
 use super::silence::Silence;
 use super::{Aborted, Relay};
 use crate::record::{Ending, Record};
+use crate::rescue::code_of;
 use crate::upstream::{Decoder, UpstreamFault};
 
 /// Drives one run over one reply.
@@ -110,13 +112,17 @@ impl Streaming {
             Ok(plain) => self.push(plain, record),
             Err(None) => {}
             Err(Some(fault)) => {
-                let end = if matches!(fault, UpstreamFault::BodyBroken { .. }) {
-                    End::Truncated
+                let broken = matches!(fault, UpstreamFault::BodyBroken { .. });
+                let error = self.relay.upstream.fault(fault);
+                record.upstream_failed(&error);
+                if broken {
+                    self.end(End::Truncated);
                 } else {
-                    End::Failed
-                };
-                record.upstream_failed(&self.relay.upstream.fault(fault));
-                self.end(end);
+                    let why = Fault::upstream(code_of(&error.fault), error.to_string());
+                    self.run
+                        .end_because(End::Failed, Some(why), &mut self.steps);
+                    self.over = true;
+                }
             }
         }
     }

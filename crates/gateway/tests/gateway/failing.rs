@@ -140,7 +140,7 @@ async fn one_that_falls_silent_mid_stream_ends_in_an_error_event_with_a_plan() {
     let (kind, code, _) = error(last);
     assert_eq!(
         (kind.as_str(), code.as_str()),
-        ("upstream_error", "stream_truncated"),
+        ("upstream_error", "upstream_silent"),
         "{text}"
     );
     assert!(!text.contains("data: [DONE]"), "{text}");
@@ -211,7 +211,7 @@ async fn one_that_ends_its_stream_before_the_turn_ends_in_an_error_event() {
 }
 
 #[tokio::test]
-async fn an_event_of_two_megabytes_is_a_failure_or_passes_whole() {
+async fn an_event_of_two_megabytes_passes_whole() {
     let upstream = ScriptedUpstream::bind().await;
     let gateway = Setup::on(&upstream).run().await;
     let mut client = gateway.client().await;
@@ -228,7 +228,7 @@ async fn an_event_of_two_megabytes_is_a_failure_or_passes_whole() {
     };
     let (response, ()) = tokio::join!(client.response(), script);
     assert!(response.whole);
-    assert!(response.text() == large || response.text().contains("event_too_large"));
+    assert!(response.text() == large, "the event was changed");
 }
 
 /// Puts a text into a content coding.

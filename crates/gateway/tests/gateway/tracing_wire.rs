@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use farrier_gateway::config::TraceConfig;
 use farrier_testkit::ScriptedUpstream;
+use farrier_testkit::corpus::Case;
 
 use crate::support::{KIMI, Running, Setup, call, event};
 
@@ -120,4 +121,14 @@ async fn a_transcript_keeps_words_when_asked_to() {
 async fn no_more_transcripts_are_written_than_allowed() {
     let (_dir, traces) = traced(false, 3, 2).await;
     assert_eq!(folders(&traces).len(), 2);
+}
+
+#[tokio::test]
+async fn a_transcript_is_a_case_of_the_corpus() {
+    let (_dir, traces) = traced(false, 1, 10).await;
+    let folder = folders(&traces).remove(0);
+    let case = Case::load(&folder);
+    assert_eq!(case.ending, "complete");
+    assert_eq!(case.facts().agent.as_deref(), Some("openclaw"));
+    assert_eq!(case.facts().client.model, KIMI);
 }
