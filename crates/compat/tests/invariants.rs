@@ -676,3 +676,38 @@ fn every_pass_is_used_by_the_shipped_registry() {
         );
     }
 }
+
+#[test]
+fn notes_name_the_pass_that_acted_and_not_one_further_on() {
+    let plan = plan(json!([
+        {"pass": "split-combined-call", "tool": "exec", "argument": "command", "separator": ";", "allow": ["date", "uptime"]},
+        {"pass": "tool-call-id-mangled", "mode": "minted"},
+    ]));
+    let said = Said {
+        reasoning: "r".into(),
+        calls: vec![("exec".into(), r#"{"command":"date; uptime"}"#.into())],
+        text: String::new(),
+    };
+    let body = body(&[]);
+    let mut run = rewrite(&plan, &body, 1, "s", &Store::default())
+        .expect("no fault")
+        .reply
+        .into_stream();
+    let mut steps = Vec::new();
+    run.push(answer(&said, 0, false).into(), &mut steps)
+        .expect("goes on");
+    run.end(End::Clean, &mut steps);
+    let notes: Vec<(&str, &str)> = run
+        .take_notes()
+        .iter()
+        .map(|note| (note.pass, note.what.as_str()))
+        .collect();
+    assert_eq!(
+        notes,
+        [
+            ("split-combined-call", "split"),
+            ("tool-call-id-mangled", "minted"),
+            ("tool-call-id-mangled", "minted")
+        ]
+    );
+}

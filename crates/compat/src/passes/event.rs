@@ -99,6 +99,9 @@ pub struct Placed {
 pub struct Out<'o> {
     rest: &'o mut [Placed],
     sink: &'o mut Sink,
+    /// Whose notes these are: the passes in `rest` write theirs in between.
+    manifest: &'o std::sync::Arc<str>,
+    name: &'static str,
 }
 
 /// The end of the line.
@@ -192,6 +195,7 @@ impl Out<'_> {
 
     /// Notes what was done.
     pub fn note(&mut self, what: What, at: At) {
+        self.sink.notes.of(self.manifest, self.name);
         self.sink.notes.add(what, at);
     }
 
@@ -216,8 +220,20 @@ pub fn feed(passes: &mut [Placed], event: Event<'_>, sink: &mut Sink) -> Result<
         sink.steps.push(Step::Forward(event.into_bytes()));
         return Ok(());
     };
-    sink.notes.of(&first.manifest, first.name);
-    first.pass.event(event, &mut Out { rest, sink })
+    let Placed {
+        manifest,
+        name,
+        pass,
+    } = first;
+    pass.event(
+        event,
+        &mut Out {
+            rest,
+            sink,
+            manifest,
+            name,
+        },
+    )
 }
 
 /// Ends `passes`, each after those before it have let go of what they held.
@@ -233,8 +249,20 @@ pub fn finish(passes: &mut [Placed], end: End, sink: &mut Sink) -> Result<(), Fa
         else {
             break;
         };
-        sink.notes.of(&placed.manifest, placed.name);
-        let ended = placed.pass.end(end, &mut Out { rest, sink });
+        let Placed {
+            manifest,
+            name,
+            pass,
+        } = placed;
+        let ended = pass.end(
+            end,
+            &mut Out {
+                rest,
+                sink,
+                manifest,
+                name,
+            },
+        );
         first_fault = first_fault.and(ended);
     }
     first_fault

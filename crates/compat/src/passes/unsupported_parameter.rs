@@ -279,6 +279,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn each_operation_does_what_it_says_and_no_more() {
         let cases = [
             (

@@ -469,6 +469,12 @@ impl Told {
             .into_iter()
             .filter(|(_, piece)| self.mixed || !self.commands.contains(piece))
             .collect();
+        let what = if fresh.is_empty() {
+            What::Deduplicated
+        } else {
+            What::Split
+        };
+        out.note(what, self.at(suspect.number));
         let envelope = self.tell_roles(suspect, out)?;
         for (offset, (position, piece)) in fresh.iter().enumerate() {
             let index = suspect
@@ -478,12 +484,6 @@ impl Told {
             let call = rule.call(&suspect.base, *position, piece, (suspect.encoding, index));
             emit_made(&envelope.call_chunk(self.choice, &call), out)?;
         }
-        let what = if fresh.is_empty() {
-            What::Deduplicated
-        } else {
-            What::Split
-        };
-        out.note(what, self.at(suspect.number));
         self.shift += isize::try_from(fresh.len()).unwrap_or(isize::MAX) - 1;
         self.commands.extend(pieces.iter().cloned());
         self.was_split = true;
