@@ -1,4 +1,5 @@
-//! The project's own commands: `cargo xtask test`, `cargo xtask lint`, `cargo xtask arch`, `cargo xtask schema`.
+//! The project's own commands: `cargo xtask test`, `cargo xtask lint`, `cargo xtask arch`, `cargo xtask schema`,
+//! `cargo xtask bench`.
 //!
 //! Each subcommand is a module; `test` and `lint` are tables of steps (see [`steps`]). Everything that is installed goes
 //! under the target directory, so that a fresh clone needs no preparation and leaves nothing behind elsewhere.
@@ -6,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod arch;
+mod bench;
 mod clients;
 mod failure;
 mod lint;
@@ -39,6 +41,9 @@ struct Cli {
 enum Command {
     /// Check that crates and modules use one another only as the design allows.
     Arch,
+    /// Measure a release build.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Check format, clippy, documentation and dependencies.
     Lint(PaceArgs),
     /// Write registry/schema.json anew from the tables it describes.
@@ -103,6 +108,10 @@ fn run(command: &Command) -> Result<bool, Failure> {
     match command {
         Command::Arch => {
             arch::check(&workspace)?;
+            Ok(true)
+        }
+        Command::Bench(bench) => {
+            bench::run(bench, &workspace)?;
             Ok(true)
         }
         Command::Lint(args) => Ok(steps::run(lint::STEPS, &workspace, args.pace())),

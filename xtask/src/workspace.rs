@@ -42,6 +42,11 @@ impl Workspace {
         self.target.join("tools")
     }
 
+    /// Where release builds of our programs lie.
+    pub(crate) fn release(&self) -> PathBuf {
+        self.target.join("release")
+    }
+
     /// Where the real clients are installed.
     pub(crate) fn clients(&self) -> PathBuf {
         self.target.join("clients")

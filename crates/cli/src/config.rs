@@ -23,14 +23,14 @@ use std::sync::Arc;
 
 use farrier_gateway::Gateway;
 use farrier_gateway::StartError;
-use farrier_gateway::config::Config;
+use farrier_gateway::config::{Config, Mistakes};
 use farrier_ledger::{Embedded, EmbeddedConfig, OpenError};
 use rustix::fs::{Access, access};
 use serde::Serialize;
 use tempfile::TempDir;
 
 pub(crate) use mistakes::Mistake;
-pub(crate) use raw::TraceText;
+pub(crate) use raw::{TraceText, sections};
 pub(crate) use resolve::{Lines, Overrides, with_causes};
 
 use resolve::{Draft, Resolution};
@@ -84,8 +84,13 @@ pub(crate) struct Size {
 impl Environment {
     /// The process's own.
     pub(crate) fn of_process() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
-        Self { lookup: Box::new(|name| std::env::var(name).ok()) }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place where the environment is read"
+        )]
+        Self {
+            lookup: Box::new(|name| std::env::var(name).ok()),
+        }
     }
 
     /// The arguments, the program's name first.
@@ -119,7 +124,9 @@ impl Environment {
 
     /// The base directory specification has relative paths ignored.
     fn absolute(&self, name: &str) -> Option<PathBuf> {
-        self.variable(name).map(PathBuf::from).filter(|path| path.is_absolute())
+        self.variable(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
     }
 }
 
@@ -136,7 +143,9 @@ fn locate(named: Option<&Path>, env: &Environment) -> Result<PathBuf, NoFile> {
     if let Some(named) = named {
         return Ok(named.to_owned());
     }
-    let own = env.config_dir().map(|config| config.join("farrier").join(NAME));
+    let own = env
+        .config_dir()
+        .map(|config| config.join("farrier").join(NAME));
     let places: Vec<PathBuf> = std::iter::once(PathBuf::from(NAME)).chain(own).collect();
     let found = places.iter().find(|place| place.exists()).cloned();
     found.ok_or(NoFile::Nowhere(places))
@@ -162,11 +171,21 @@ fn examined(file: PathBuf, text: &str, env: &Environment, overrides: &Overrides)
     let (raw, reading) = raw::read(text);
     let unsure = reading.is_broken();
     let (mut mistakes, mut warnings) = (reading.mistakes, Vec::new());
-    let base = file.parent().unwrap_or(Path::new(""));
-    let mut resolution =
-        Resolution { env, base, unsure, mistakes: &mut mistakes, warnings: &mut warnings };
+    let base = file.parent().unwrap_or_else(|| Path::new(""));
+    let mut resolution = Resolution {
+        env,
+        base,
+        unsure,
+        mistakes: &mut mistakes,
+        warnings: &mut warnings,
+    };
     let draft = resolution.resolve(raw, overrides);
-    Examined { file, mistakes, warnings, draft }
+    Examined {
+        file,
+        mistakes,
+        warnings,
+        draft,
+    }
 }
 
 impl Examined {
@@ -192,7 +211,9 @@ impl Examined {
         let (ledger, _place, refused) = match self.ledger_for_checking() {
             Ok(opened) => opened,
             Err(error) => {
-                mistakes.push(Mistake::somewhere(format!("cannot check the rest: {error}")));
+                mistakes.push(Mistake::somewhere(format!(
+                    "cannot check the rest: {error}"
+                )));
                 return mistakes::sorted(mistakes);
             }
         };
@@ -214,7 +235,7 @@ impl Examined {
                 }
             }
         }
-        mistakes.extend(wrong.iter().filter_map(|wrong| lines.place(wrong)));
+        mistakes.extend(lines.placed(&Mistakes(wrong)));
         // Nothing was written; what cannot be closed is let go with the process.
         let _closed = ledger.close().await;
         mistakes::sorted(mistakes)
@@ -239,17 +260,23 @@ impl Examined {
         let lines = std::mem::take(&mut self.draft.lines);
         let config = self.draft.over(ledger.clone());
         match config.check() {
-            Ok(()) => Ok(Ready { config, ledger, lines }),
-            Err(wrong) => {
-                Err(mistakes::sorted(wrong.0.iter().filter_map(|wrong| lines.place(wrong)).collect()))
-            }
+            Ok(()) => Ok(Ready {
+                config,
+                ledger,
+                lines,
+            }),
+            Err(wrong) => Err(lines.placed(&wrong)),
         }
     }
 
     fn trace_unusable(&self) -> Option<Mistake> {
         let dir = &self.draft.trace.as_ref()?.dir;
-        let message =
-            || format!("expected a trace directory that can be written to, got {}", dir.display());
+        let message = || {
+            format!(
+                "expected a trace directory that can be written to, got {}",
+                dir.display()
+            )
+        };
         (!can_be_made(dir)).then(|| Mistake::somewhere(message()))
     }
 
@@ -266,7 +293,8 @@ impl Examined {
             }
         } else if !config.path.as_os_str().is_empty() && !can_be_made(&config.path) {
             let shown = config.path.display();
-            let message = format!("expected a place for the ledger that can be written to, got {shown}");
+            let message =
+                format!("expected a place for the ledger that can be written to, got {shown}");
             refused = Some(self.draft.lines.at_ledger(message));
         }
         let place = tempfile::tempdir()?;
@@ -278,10 +306,18 @@ impl Examined {
 
 /// Whether the nearest directory above `path` that is there lets us write.
 fn can_be_made(path: &Path) -> bool {
-    let there = path.ancestors().find(|above| above.as_os_str().is_empty() || above.exists());
-    let there = there.filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let there = path
+        .ancestors()
+        .find(|above| above.as_os_str().is_empty() || above.exists());
+    let there = there
+        .filter(|above| !above.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."));
     there.is_dir() && access(there, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 
 /// The name of the file where it is looked for.
 const NAME: &str = "farrier.toml";
+
+#[cfg(test)]
+#[path = "config/tests.rs"]
+mod tests;

@@ -11,7 +11,7 @@ mod stage;
 mod trajectory;
 
 pub(crate) use show::show;
-pub(crate) use stage::{CLIENT_MODEL, Stage, Upkeep};
+pub(crate) use stage::{CLIENT_MODEL, Stage};
 pub(crate) use trajectory::Demonstration;
 
 use std::path::Path;
@@ -23,21 +23,30 @@ use crate::failure::Failure;
 use harness::{AGENT, Harness, TASK};
 use trajectory::{Answer, Note, Trajectory};
 
-/// What a strict model refuses a history without reasoning with.
-const REFUSAL: &str = "thinking is enabled but reasoning_content is missing";
+/// What a strict model says of a history that lost what it wants back.
+const REFUSALS: [&str; 2] = ["reasoning_content is missing", "name is missing"];
 /// What it ends with when it has kept the thread.
 const FINAL: &str = "FINAL answer";
+/// Enough tool rounds for every embedded persona.
+const MOST_USUAL_ROUNDS: u32 = 16;
 /// Requests beyond the tool rounds that a run may take.
 const SLACK: usize = 4;
 
 /// Runs the client against the persona, then through a gateway before it.
-pub(crate) async fn perform(persona: Persona, rounds: Option<u32>) -> Result<Demonstration, Failure> {
+pub(crate) async fn perform(
+    persona: Persona,
+    rounds: Option<u32>,
+) -> Result<Demonstration, Failure> {
     let (name, description) = (persona.name().to_owned(), persona.description().to_owned());
-    let most = usize::try_from(rounds.unwrap_or(MOST_USUAL_ROUNDS)).unwrap_or(usize::MAX).saturating_add(SLACK);
+    let most = usize::try_from(rounds.unwrap_or(MOST_USUAL_ROUNDS))
+        .unwrap_or(usize::MAX)
+        .saturating_add(SLACK);
     let stage = Stage::build(persona, rounds).await?;
     let log = stage.log();
 
-    let mut straight = Harness::new(&stage.persona_url(), stage.upstream_model()).work(most).await?;
+    let mut straight = Harness::new(&stage.persona_url(), stage.upstream_model())
+        .work(most)
+        .await?;
     let before = log.entries().len();
     straight.heard(&log.entries());
 
@@ -60,27 +69,28 @@ pub(crate) async fn perform(persona: Persona, rounds: Option<u32>) -> Result<Dem
     })
 }
 
-/// Enough for every embedded persona.
-const MOST_USUAL_ROUNDS: u32 = 16;
-
 /// What did not go as it must.
 fn differences(straight: &Trajectory, through: &Trajectory) -> Vec<String> {
-    let mut differences = Vec::new();
-    match straight.outcome() {
-        Some(Answer::Refused { status: 400, message }) if message.contains(REFUSAL) => {}
-        other => differences.push(format!(
-            "straight to the model: expected a 400 that says {REFUSAL:?}, got {}",
+    let refused = |text: &str| REFUSALS.iter().any(|refusal| text.contains(refusal));
+    let straight = match straight.outcome() {
+        Some(Answer::Refused {
+            status: 400,
+            message,
+        }) if refused(message) => None,
+        other => Some(format!(
+            "straight to the model: expected a 400 that says {}, got {}",
+            REFUSALS.join(" or "),
             told(other)
         )),
-    }
-    match through.outcome() {
-        Some(Answer::Text { text }) if text.starts_with(FINAL) => {}
-        other => differences.push(format!(
+    };
+    let through = match through.outcome() {
+        Some(Answer::Text { text }) if text.starts_with(FINAL) => None,
+        other => Some(format!(
             "through Farrier: expected a text that begins with {FINAL:?}, got {}",
             told(other)
         )),
-    }
-    differences
+    };
+    straight.into_iter().chain(through).collect()
 }
 
 fn told(answer: Option<&Answer>) -> String {
@@ -117,4 +127,54 @@ fn notes(transcripts: &Path) -> Result<Vec<Vec<Note>>, Failure> {
         Ok(case.notes)
     });
     read.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trajectory::{Exchange, History};
+
+    fn ending(answer: Answer) -> Trajectory {
+        let (base_url, model, sent) = (String::new(), String::new(), History::default());
+        let exchange = Exchange {
+            sent,
+            received: None,
+            notes: Vec::new(),
+            answer,
+        };
+        Trajectory {
+            base_url,
+            model,
+            exchanges: vec![exchange],
+        }
+    }
+
+    fn refused(status: u16, message: &str) -> Trajectory {
+        let message = message.to_owned();
+        ending(Answer::Refused { status, message })
+    }
+
+    fn text(text: &str) -> Trajectory {
+        let text = text.to_owned();
+        ending(Answer::Text { text })
+    }
+
+    #[test]
+    fn only_the_refusal_without_and_the_answer_with_farrier_are_as_expected() {
+        let must = || refused(400, "reasoning_content is missing at index 2");
+        assert_eq!(differences(&must(), &text("FINAL answer")), [""; 0]);
+        for straight in [
+            refused(500, "reasoning_content is missing"),
+            refused(400, "other"),
+            text("FINAL answer"),
+        ] {
+            assert_eq!(differences(&straight, &text("FINAL answer")).len(), 1);
+        }
+        for through in [
+            refused(502, "upstream"),
+            text("I cannot find the tool call"),
+        ] {
+            assert_eq!(differences(&must(), &through).len(), 1);
+        }
+    }
 }

@@ -49,7 +49,12 @@ pub(crate) struct Notices {
 
 impl Failure {
     fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), causes: Vec::new(), hints: Vec::new() }
+        Self {
+            kind,
+            message: message.into(),
+            causes: Vec::new(),
+            hints: Vec::new(),
+        }
     }
 
     /// What was asked for cannot be done.
@@ -70,7 +75,10 @@ impl Failure {
     /// The mistakes of a configuration file, which are told already.
     pub(crate) fn of_mistakes(count: usize, file: &Path) -> Self {
         let mistakes = if count == 1 { "mistake" } else { "mistakes" };
-        Self::new(Kind::Config, format!("{count} {mistakes} in {}", file.display()))
+        Self::new(
+            Kind::Config,
+            format!("{count} {mistakes} in {}", file.display()),
+        )
     }
 
     /// Stdout could not be written to.
@@ -104,10 +112,19 @@ impl From<NoFile> for Failure {
     fn from(none: NoFile) -> Self {
         match none {
             NoFile::Nowhere(places) => {
-                let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
-                Self::new(Kind::Config, format!("expected a configuration at {}, got none", places.join(" or ")))
-                    .hint("name one with --config")
-                    .hint("`farrier demo` needs none")
+                let places: Vec<_> = places
+                    .iter()
+                    .map(|place| place.display().to_string())
+                    .collect();
+                Self::new(
+                    Kind::Config,
+                    format!(
+                        "expected a configuration at {}, got none",
+                        places.join(" or ")
+                    ),
+                )
+                .hint("name one with --config")
+                .hint("`farrier demo` needs none")
             }
             NoFile::Unreadable(path, error) => {
                 Self::new(Kind::Config, format!("cannot read {}", path.display())).caused_by(&error)
@@ -118,9 +135,12 @@ impl From<NoFile> for Failure {
 
 impl From<UnknownPersona> for Failure {
     fn from(unknown: UnknownPersona) -> Self {
-        let hint = unknown.nearest.map(|nearest| format!("did you mean {nearest:?}"));
+        let hint = unknown
+            .nearest
+            .map(|nearest| format!("did you mean {nearest:?}"));
         let known = format!("known are {}", unknown.known.join(", "));
-        Self::user(format!("expected a persona, got {:?}", unknown.name)).hint(hint.unwrap_or(known))
+        Self::user(format!("expected a persona, got {:?}", unknown.name))
+            .hint(hint.unwrap_or(known))
     }
 }
 
@@ -137,7 +157,11 @@ impl From<StartError> for Failure {
             Some(cause) => failure.caused_by(cause),
             None => failure,
         };
-        if in_use { failure.hint("another program listens there; choose an address with --listen") } else { failure }
+        if in_use {
+            failure.hint("another program listens there; choose an address with --listen")
+        } else {
+            failure
+        }
     }
 }
 
@@ -146,7 +170,9 @@ impl From<StartError> for Failure {
 impl Notices {
     /// Stderr as it is.
     pub(crate) fn of_process(env: &Environment) -> Self {
-        Self { coloured: io::stderr().is_terminal() && colours_wanted(env) }
+        Self {
+            coloured: io::stderr().is_terminal() && colours_wanted(env),
+        }
     }
 
     /// Whether it may be coloured.
@@ -161,12 +187,17 @@ impl Notices {
 
     /// Each mistake on a line of its own.
     pub(crate) fn mistakes(&self, file: &Path, mistakes: &[Mistake]) {
-        mistakes.iter().for_each(|mistake| self.say(&mistake.shown(file)));
+        mistakes
+            .iter()
+            .for_each(|mistake| self.say(&mistake.shown(file)));
     }
 
     /// What is no mistake but should be known.
     pub(crate) fn warn(&self, warning: &str) {
-        self.say(&format!("{}: {warning}", self.painted("warning", Style::Bold)));
+        self.say(&format!(
+            "{}: {warning}",
+            self.painted("warning", Style::Bold)
+        ));
     }
 
     /// The end of a command.
@@ -178,9 +209,19 @@ impl Notices {
         if failure.kind == Kind::BrokenPipe {
             return ExitCode::SUCCESS;
         }
-        self.say(&format!("{}: {}", self.painted("error", Style::Wrong), failure.message));
-        failure.causes.iter().for_each(|cause| self.say(&format!("  caused by: {cause}")));
-        failure.hints.iter().for_each(|hint| self.say(&format!("  hint: {hint}")));
+        self.say(&format!(
+            "{}: {}",
+            self.painted("error", Style::Wrong),
+            failure.message
+        ));
+        failure
+            .causes
+            .iter()
+            .for_each(|cause| self.say(&format!("  caused by: {cause}")));
+        failure
+            .hints
+            .iter()
+            .for_each(|hint| self.say(&format!("  hint: {hint}")));
         match failure.kind {
             Kind::Usage => ExitCode::from(2),
             _ => ExitCode::FAILURE,
@@ -190,12 +231,20 @@ impl Notices {
     /// What clap found wrong with the command line.
     pub(crate) fn clap(&self, error: &clap::Error) -> ExitCode {
         let text = error.render();
-        let text = if self.coloured { text.ansi().to_string() } else { text.to_string() };
+        let text = if self.coloured {
+            text.ansi().to_string()
+        } else {
+            text.to_string()
+        };
         self.say(text.trim_end());
         ExitCode::from(2)
     }
 
     fn painted(&self, text: &str, style: Style) -> String {
-        if self.coloured { style.paint(text) } else { text.to_owned() }
+        if self.coloured {
+            style.paint(text)
+        } else {
+            text.to_owned()
+        }
     }
 }

@@ -34,6 +34,13 @@ fn main() -> ExitCode {
         Err(error) if error.use_stderr() => return notices.clap(&error),
         Err(help) => return notices.conclude(output.clap(&help).map(|()| ExitCode::SUCCESS)),
     };
-    let result = commands::run(cli, &Context { env: &env, output: &output, notices: &notices });
+    let result = commands::run(
+        cli,
+        &Context {
+            env: &env,
+            output: &output,
+            notices: &notices,
+        },
+    );
     notices.conclude(result)
 }

@@ -36,9 +36,15 @@ impl Output {
     pub(crate) fn of_process(env: &Environment) -> Self {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
-        let size = terminal.then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten();
-        let told = env.filled("COLUMNS").and_then(|columns| columns.parse().ok());
-        let asked = size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+        let size = terminal
+            .then(|| rustix::termios::tcgetwinsize(&stdout).ok())
+            .flatten();
+        let told = env
+            .filled("COLUMNS")
+            .and_then(|columns| columns.parse().ok());
+        let asked = size
+            .map(|size| usize::from(size.ws_col))
+            .filter(|columns| *columns > 0);
         Self {
             coloured: terminal && colours_wanted(env),
             columns: told.or(asked).unwrap_or(COLUMNS),
@@ -52,13 +58,19 @@ impl Output {
 
     /// `text`, in its colours if they may be used.
     pub(crate) fn painted(&self, text: &str, style: Style) -> String {
-        if self.coloured { style.paint(text) } else { text.to_owned() }
+        if self.coloured {
+            style.paint(text)
+        } else {
+            text.to_owned()
+        }
     }
 
     /// Text that brings its own line ends.
     pub(crate) fn text(&self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        let written = stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush());
         written.map_err(Failure::of_output)
     }
 
@@ -76,7 +88,11 @@ impl Output {
     /// Help, and what else clap has to show there.
     pub(crate) fn clap(&self, shown: &clap::Error) -> Result<(), Failure> {
         let text = shown.render();
-        self.text(&if self.coloured { text.ansi().to_string() } else { text.to_string() })
+        self.text(&if self.coloured {
+            text.ansi().to_string()
+        } else {
+            text.to_string()
+        })
     }
 }
 

@@ -29,7 +29,10 @@ impl Signals {
             .and_then(|interrupt| Ok((interrupt, watched(SignalKind::terminate())?)));
         let (interrupt, terminate) =
             both.map_err(|error: io::Error| Failure::internal("cannot watch for signals", &error))?;
-        Ok(Self { interrupt, terminate })
+        Ok(Self {
+            interrupt,
+            terminate,
+        })
     }
 
     /// The next of them. Safe to drop.

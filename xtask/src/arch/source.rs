@@ -482,7 +482,9 @@ mod tests {
     fn a_module_outside_of_the_order_is_a_breach_of_its_own() {
         assert_eq!(
             found_in("helpers.rs", "use crate::run::drive;"),
-            ["1: module `helpers` has no place in facts ← fault ← wire ← passes ← registry ← plan ← run ← fuzzing"]
+            [
+                "1: module `helpers` has no place in facts ← fault ← wire ← passes ← registry ← plan ← run ← fuzzing"
+            ]
         );
     }
 }

@@ -19,6 +19,9 @@ pub(crate) struct Arguments {
     /// The configuration [default: ./farrier.toml, else $XDG_CONFIG_HOME/farrier/farrier.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Print every key that a configuration may have, and look at none
+    #[arg(long, conflicts_with = "config")]
+    keys: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -35,29 +38,72 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context<'_>) -> Result<ExitCode, Failure> {
-    let Context { env, output, notices } = context;
+    let Context {
+        env,
+        output,
+        notices,
+    } = context;
+    if arguments.keys {
+        return keys(arguments.json, context);
+    }
     let examined = config::examine(arguments.config.as_deref(), env, &Overrides::default())?;
-    let (file, warnings, size) = (examined.file.clone(), examined.warnings.clone(), examined.size());
+    let (file, warnings, size) = (
+        examined.file.clone(),
+        examined.warnings.clone(),
+        examined.size(),
+    );
     let mistakes = runtime::run(async { Ok(examined.check().await) })?;
     if arguments.json {
         let (valid, shown) = (mistakes.is_empty(), file.display().to_string());
-        let report = Report { file: shown, valid, mistakes: &mistakes, warnings: &warnings, size };
+        let report = Report {
+            file: shown,
+            valid,
+            mistakes: &mistakes,
+            warnings: &warnings,
+            size,
+        };
         output.json(&report)?;
-        return Ok(if valid { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(if valid {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
     }
     notices.mistakes(&file, &mistakes);
-    warnings.iter().for_each(|warning| notices.warn(&warning.shown(&file)));
+    warnings
+        .iter()
+        .for_each(|warning| notices.warn(&warning.shown(&file)));
     if !mistakes.is_empty() {
         return Err(Failure::of_mistakes(mistakes.len(), &file));
     }
-    let Size { providers, routes, clients, manifests } = size;
+    let Size {
+        providers,
+        routes,
+        clients,
+        manifests,
+    } = size;
     let counts = [
         counted(providers, "provider"),
         counted(routes, "route"),
         counted(clients, "client"),
         counted(manifests, "manifest"),
     ];
-    output.line(&format!("{}: no mistakes ({})", file.display(), counts.join(", ")))?;
+    output.line(&format!(
+        "{}: no mistakes ({})",
+        file.display(),
+        counts.join(", ")
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn keys(json: bool, context: &Context<'_>) -> Result<ExitCode, Failure> {
+    let sections = config::sections();
+    if json {
+        context.output.json(&sections)?;
+    } else {
+        let sections: Vec<String> = sections.iter().map(ToString::to_string).collect();
+        context.output.text(&sections.join("\n"))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -35,7 +35,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context<'_>) -> Result<ExitCo
         } else {
             demo::show(&demonstration, context.output)?;
         }
-        demonstration.differences.iter().for_each(|different| context.notices.say(different));
+        demonstration
+            .differences
+            .iter()
+            .for_each(|different| context.notices.say(different));
         if arguments.serve {
             serve(persona, arguments.rounds, context).await?;
         }
@@ -47,20 +50,30 @@ pub(crate) fn run(arguments: &Arguments, context: &Context<'_>) -> Result<ExitCo
 }
 
 /// A stage of its own, so that the reader's conversations begin on a clean one.
-async fn serve(persona: Persona, rounds: Option<u32>, context: &Context<'_>) -> Result<(), Failure> {
+async fn serve(
+    persona: Persona,
+    rounds: Option<u32>,
+    context: &Context<'_>,
+) -> Result<(), Failure> {
     let mut signals = Signals::watch()?;
     let stage = Stage::build(persona, rounds).await?;
     let (gateway, persona) = (stage.gateway_url(), stage.persona_url());
     let say = |line: &str| context.notices.say(line);
     say("");
-    say("Your turn. Through Farrier:");
-    say(&format!("  export OPENAI_BASE_URL={gateway} OPENAI_API_KEY=demo"));
+    say(&format!(
+        "Your turn, with the model {CLIENT_MODEL}. Through Farrier:"
+    ));
+    say(&format!(
+        "  export OPENAI_BASE_URL={gateway} OPENAI_API_KEY=demo"
+    ));
     say(&format!(
         "  curl $OPENAI_BASE_URL/chat/completions -H 'content-type: application/json' \\\n    \
          -d '{{\"model\":\"{CLIENT_MODEL}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'"
     ));
     say("Straight to the model, to compare:");
-    say(&format!("  export OPENAI_BASE_URL={persona} OPENAI_API_KEY=demo"));
+    say(&format!(
+        "  export OPENAI_BASE_URL={persona} OPENAI_API_KEY=demo"
+    ));
     say("Ctrl-C ends it.");
     let ((), _upkeep) = stage.during(signals.next()).await;
     Ok(())

@@ -102,8 +102,15 @@ fn list(arguments: &ListArguments, context: &Context<'_>) -> Result<ExitCode, Fa
         context.output.json(&listed)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let widest = listed.iter().map(|listed| listed.id.len()).max().unwrap_or_default();
-    for Listed { id, agent, passes, .. } in &listed {
+    let widest = listed
+        .iter()
+        .map(|listed| listed.id.len())
+        .max()
+        .unwrap_or_default();
+    for Listed {
+        id, agent, passes, ..
+    } in &listed
+    {
         let line = format!("{id:widest$}  {agent:8}  {}", passes.join(", "));
         context.output.line(line.trim_end())?;
     }
@@ -115,18 +122,38 @@ fn check(arguments: &ListArguments, context: &Context<'_>) -> Result<ExitCode, F
         Ok(registry) => (Vec::new(), registry),
         Err((mistakes, shipped)) => (mistakes, shipped),
     };
-    let mistakes: Vec<String> = mistakes.into_iter().map(|mistake| mistake.message).collect();
-    let findings: Vec<String> = lint::lint(&registry).iter().map(ToString::to_string).collect();
+    let mistakes: Vec<String> = mistakes
+        .into_iter()
+        .map(|mistake| mistake.message)
+        .collect();
+    let findings: Vec<String> = lint::lint(&registry)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let manifests = registry.manifests().count();
     let valid = mistakes.is_empty() && findings.is_empty();
     if arguments.json {
-        context.output.json(&Checked { valid, manifests, mistakes, findings })?;
-        return Ok(if valid { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        context.output.json(&Checked {
+            valid,
+            manifests,
+            mistakes,
+            findings,
+        })?;
+        return Ok(if valid {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
     }
-    mistakes.iter().chain(&findings).for_each(|message| context.notices.say(message));
+    mistakes
+        .iter()
+        .chain(&findings)
+        .for_each(|message| context.notices.say(message));
     match mistakes.len() + findings.len() {
         0 => {
-            context.output.line(&format!("no mistakes in {manifests} manifests"))?;
+            context
+                .output
+                .line(&format!("no mistakes in {manifests} manifests"))?;
             Ok(ExitCode::SUCCESS)
         }
         1 => Err(Failure::user("1 mistake in the manifests")),
@@ -146,7 +173,11 @@ fn explain(arguments: &ExplainArguments, context: &Context<'_>) -> Result<ExitCo
         },
         upstream: UpstreamFacts {
             provider: arguments.provider.clone(),
-            model: arguments.upstream_model.as_ref().unwrap_or(&arguments.model).clone(),
+            model: arguments
+                .upstream_model
+                .as_ref()
+                .unwrap_or(&arguments.model)
+                .clone(),
             base_url: arguments.upstream_base_url.clone(),
             server: arguments.server.clone(),
         },
@@ -164,24 +195,38 @@ fn explain(arguments: &ExplainArguments, context: &Context<'_>) -> Result<ExitCo
 
 fn loaded(paths: &[PathBuf], context: &Context<'_>) -> Result<std::sync::Arc<Registry>, Failure> {
     load(&directories(paths), &[], None).map_err(|(mistakes, _shipped)| {
-        let messages: Vec<Mistake> = mistakes;
-        messages.iter().for_each(|mistake| context.notices.say(&mistake.message));
+        let say = |mistake: &Mistake| context.notices.say(&mistake.message);
+        mistakes.iter().for_each(say);
         Failure::user("the manifests do not load")
     })
 }
 
 fn directories(paths: &[PathBuf]) -> Vec<Directory> {
-    paths.iter().map(|path| Directory { path: path.clone(), line: None }).collect()
+    paths
+        .iter()
+        .map(|path| Directory {
+            path: path.clone(),
+            line: None,
+        })
+        .collect()
 }
 
 impl<'a> Listed<'a> {
     fn of(manifest: &'a Manifest) -> Self {
+        let effects = manifest.effects.gateway.iter();
+        let mut passes: Vec<&str> = effects.map(|effect| effect.kind.name).collect();
+        passes.dedup();
         Self {
             id: &manifest.id,
             agent: manifest.audience.name,
             path: &manifest.path,
             description: &manifest.description,
-            passes: manifest.effects.gateway.iter().map(|effect| effect.kind.name).collect(),
+            passes: manifest
+                .effects
+                .gateway
+                .iter()
+                .map(|effect| effect.kind.name)
+                .collect(),
             sources: &manifest.evidence.sources,
         }
     }

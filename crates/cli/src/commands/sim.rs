@@ -75,16 +75,26 @@ async fn play(
     let cannot = |error: &std::io::Error| {
         Failure::user(format!("cannot listen on {}", arguments.listen)).caused_by(error)
     };
-    let listener = TcpListener::bind(arguments.listen).await.map_err(|error| cannot(&error))?;
+    let listener = TcpListener::bind(arguments.listen)
+        .await
+        .map_err(|error| cannot(&error))?;
     let (name, models) = (persona.name().to_owned(), persona.models().to_vec());
     let sim = Sim::start(listener, persona, options).map_err(|error| cannot(&error))?;
     let base_url = format!("http://{}/v1", sim.addr());
     if arguments.json {
         let log = format!("http://{}/sim/log", sim.addr());
-        context.output.json(&Listening { persona: &name, base_url, models: &models, log })?;
+        context.output.json(&Listening {
+            persona: &name,
+            base_url,
+            models: &models,
+            log,
+        })?;
     } else {
         context.output.line(&base_url)?;
-        context.notices.say(&format!("{name} answers as model {}; Ctrl-C ends it", models.join(", ")));
+        context.notices.say(&format!(
+            "{name} answers as model {}; Ctrl-C ends it",
+            models.join(", ")
+        ));
     }
     signals.next().await;
     sim.stop().await;
@@ -103,10 +113,16 @@ fn persona(named: &str) -> Result<Persona, Failure> {
 }
 
 fn options(arguments: &Arguments, context: &Context<'_>) -> Result<Options, Failure> {
-    let mut options = Options { rounds: arguments.rounds, ..Options::default() };
+    let mut options = Options {
+        rounds: arguments.rounds,
+        ..Options::default()
+    };
     if let Some(json) = &arguments.behaviour {
         options.behaviour = json.parse::<Behaviour>().map_err(|error| {
-            Failure::usage(format!("expected a behaviour for --behaviour: {}", with_causes(&error)))
+            Failure::usage(format!(
+                "expected a behaviour for --behaviour: {}",
+                with_causes(&error)
+            ))
         })?;
     }
     if let Some(reference) = &arguments.bearer {
@@ -120,10 +136,14 @@ fn options(arguments: &Arguments, context: &Context<'_>) -> Result<Options, Fail
 /// What it is not, is not repeated: it may be a key.
 fn reference_to_secret(text: &str) -> Result<SecretRef, Failure> {
     match text.split_once(':') {
-        Some(("env", name)) if !name.is_empty() => Ok(SecretRef::Env { name: name.to_owned() }),
+        Some(("env", name)) if !name.is_empty() => Ok(SecretRef::Env {
+            name: name.to_owned(),
+        }),
         Some(("file", path)) if !path.is_empty() => Ok(SecretRef::File { path: path.into() }),
-        _ => Err(Failure::usage("expected env:NAME or file:PATH for --bearer, got another text")
-            .hint("keys do not belong on the command line, where other users can see them")),
+        _ => Err(
+            Failure::usage("expected env:NAME or file:PATH for --bearer, got another text")
+                .hint("keys do not belong on the command line, where other users can see them"),
+        ),
     }
 }
 
@@ -143,9 +163,17 @@ fn list(json: bool, context: &Context<'_>) -> Result<ExitCode, Failure> {
         context.output.json(&listed)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let widest = personas.iter().map(|persona| persona.name().len()).max().unwrap_or_default();
+    let widest = personas
+        .iter()
+        .map(|persona| persona.name().len())
+        .max()
+        .unwrap_or_default();
     for persona in &personas {
-        context.output.line(&format!("{:widest$}  {}", persona.name(), persona.description()))?;
+        context.output.line(&format!(
+            "{:widest$}  {}",
+            persona.name(),
+            persona.description()
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

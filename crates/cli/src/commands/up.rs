@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use farrier_gateway::config::{Config, Route};
-use farrier_gateway::{Drained, Gateway};
+use farrier_gateway::{Bound, Drained, Gateway, StartError};
 use farrier_ledger::Embedded;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use super::Context;
-use crate::config::{self, Environment, Overrides, TraceText, with_causes};
+use crate::config::{self, Environment, Mistake, Overrides, Ready, TraceText, with_causes};
 use crate::failure::{Failure, Notices};
 use crate::runtime::{self, Signals};
 
@@ -56,42 +56,62 @@ pub(crate) fn run(arguments: &Arguments, context: &Context<'_>) -> Result<ExitCo
     let examined = config::examine(arguments.config.as_deref(), context.env, &overrides)?;
     let file = examined.file.clone();
     if arguments.trace_text.is_some() && !examined.traces() {
-        return Err(Failure::usage("expected --trace-dir with --trace-text, got none")
-            .hint("or name the directory in [trace] of the configuration"));
+        return Err(
+            Failure::usage("expected --trace-dir with --trace-text, got none")
+                .hint("or name the directory in [trace] of the configuration"),
+        );
     }
-    examined.warnings.iter().for_each(|warning| context.notices.warn(&warning.shown(&file)));
+    examined
+        .warnings
+        .iter()
+        .for_each(|warning| context.notices.warn(&warning.shown(&file)));
     runtime::run(async {
-        let ready = examined.ready().await.map_err(|mistakes| {
+        let refused = |mistakes: Vec<Mistake>| {
             context.notices.mistakes(&file, &mistakes);
             Failure::of_mistakes(mistakes.len(), &file)
+        };
+        let Ready {
+            config,
+            ledger,
+            lines,
+        } = examined.ready().await.map_err(refused)?;
+        let summary = summary(&config, &ledger);
+        let bound = Gateway::bind(config).await.map_err(|error| match error {
+            StartError::Config(wrong) => refused(lines.placed(&wrong)),
+            other => other.into(),
         })?;
-        serve(ready.config, ready.ledger, arguments.log, context.notices).await
+        serve(bound, ledger, &summary, arguments.log, context.notices).await
     })
 }
 
 async fn serve(
-    config: Config,
+    bound: Bound,
     ledger: Arc<Embedded>,
+    summary: &[(&str, String)],
     log: Log,
     notices: &Notices,
 ) -> Result<ExitCode, Failure> {
     let mut signals = Signals::watch()?;
-    let summary = summary(&config, &ledger);
-    let bound = Gateway::bind(config).await?;
-    let urls: Vec<String> = bound.addrs().map(|addr| format!("http://{addr}/v1")).collect();
-    announce(log, &urls, &summary, notices);
+    let urls: Vec<String> = bound
+        .addrs()
+        .map(|addr| format!("http://{addr}/v1"))
+        .collect();
+    announce(log, &urls, summary, notices);
     let (drain, draining) = tokio::sync::oneshot::channel::<()>();
     let running = bound.run(async {
         let _asked_or_gone = draining.await;
     });
-    let drained = tokio::select! {
-        drained = running => drained,
+    tokio::select! {
+        // How it went is in the log.
+        Drained { .. } = running => {}
         () = second_signal(&mut signals, drain, log, notices) => {
             return Err(Failure::user("cut by a second signal"));
         }
     };
-    tell_of_drain(drained, log, notices);
-    ledger.close().await.map_err(|error| Failure::internal("cannot close the ledger", &error))?;
+    ledger
+        .close()
+        .await
+        .map_err(|error| Failure::internal("cannot close the ledger", &error))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -109,54 +129,78 @@ async fn second_signal(
     signals.next().await;
 }
 
-fn tell_of_drain(drained: Drained, log: Log, notices: &Notices) {
-    match drained.cut {
-        0 => tell(log, notices, "drained"),
-        cut => tell(log, notices, &format!("drained; {cut} connections were cut at the deadline")),
-    }
-}
-
 // === what people are told ===
 
-/// What the gateway is made of, one fact a line.
-fn summary(config: &Config, ledger: &Embedded) -> Vec<String> {
-    let widest = config.routes.iter().map(|route| route.model.len()).max().unwrap_or_default();
-    let mut lines: Vec<String> =
-        config.routes.iter().map(|route| route_line(route, config, widest)).collect();
-    let clients = match config.clients.len() {
-        0 => "anyone on this machine".to_owned(),
-        _ => {
-            let names: Vec<&str> = config.clients.iter().map(|client| client.name.as_str()).collect();
-            format!("{}, each with its key", names.join(", "))
-        }
+/// What the gateway is made of: a word, and what there is of it.
+fn summary(config: &Config, ledger: &Embedded) -> Vec<(&'static str, String)> {
+    let widest = config
+        .routes
+        .iter()
+        .map(|route| route.model.len())
+        .max()
+        .unwrap_or_default();
+    let mut facts: Vec<(&str, String)> = config
+        .routes
+        .iter()
+        .map(|route| ("route", led(route, config, widest)))
+        .collect();
+    let names: Vec<&str> = config
+        .clients
+        .iter()
+        .map(|client| client.name.as_str())
+        .collect();
+    let clients = match names.as_slice() {
+        [] => "anyone on this machine".to_owned(),
+        names => format!("{}, each by its key", names.join(", ")),
     };
-    lines.push(format!("clients   {clients}"));
-    lines.push(format!("manifests {}", config.registry.manifests().count()));
-    lines.push(format!("ledger    {}", ledger.path().display()));
+    facts.push(("clients", clients));
+    facts.push(("manifests", config.registry.manifests().count().to_string()));
+    facts.push(("ledger", ledger.path().display().to_string()));
     if let Some(trace) = &config.trace {
         let text = if trace.keep_text { "kept" } else { "masked" };
-        lines.push(format!("trace     {} (text {text})", trace.dir.display()));
+        facts.push(("trace", format!("{} (text {text})", trace.dir.display())));
     }
-    lines
+    facts
 }
 
-fn route_line(route: &Route, config: &Config, widest: usize) -> String {
-    let provider = config.providers.iter().find(|provider| provider.name == route.provider);
-    let base_url = provider.map(|provider| provider.base_url.as_str()).unwrap_or_default();
-    let upstream = match &route.upstream_model {
-        Some(model) => format!(" as {model}"),
-        None => String::new(),
-    };
-    format!("route     {:widest$} -> {}{upstream} ({base_url})", route.model, route.provider)
+/// Where a route leads.
+fn led(route: &Route, config: &Config, widest: usize) -> String {
+    let provider = config
+        .providers
+        .iter()
+        .find(|provider| provider.name == route.provider);
+    let base_url = provider
+        .map(|provider| provider.base_url.as_str())
+        .unwrap_or_default();
+    let upstream = route
+        .upstream_model
+        .as_ref()
+        .map(|model| format!(" as {model}"));
+    let upstream = upstream.unwrap_or_default();
+    format!(
+        "{:widest$} -> {}{upstream} ({base_url})",
+        route.model, route.provider
+    )
 }
 
-fn announce(log: Log, urls: &[String], summary: &[String], notices: &Notices) {
+fn announce(log: Log, urls: &[String], facts: &[(&str, String)], notices: &Notices) {
     match log {
-        Log::Json => info!(urls = urls.join(" "), summary = summary.join("; "), "listening"),
+        Log::Json => {
+            let facts: Vec<String> = facts
+                .iter()
+                .map(|(word, fact)| format!("{word} {fact}"))
+                .collect();
+            info!(urls = urls.join(" "), facts = facts.join("; "), "listening");
+        }
         Log::Text => {
             let version = env!("CARGO_PKG_VERSION");
-            notices.say(&format!("farrier {version} listens on {}", urls.join(" and ")));
-            summary.iter().for_each(|line| notices.say(&format!("  {line}")));
+            notices.say(&format!(
+                "farrier {version} listens on {}",
+                urls.join(" and ")
+            ));
+            facts
+                .iter()
+                .for_each(|(word, fact)| notices.say(&format!("  {word:10}{fact}")));
         }
     }
 }
@@ -173,7 +217,9 @@ fn log_to_stderr(log: Log, context: &Context<'_>) {
         context.notices.warn(&refused);
         EnvFilter::new(LEVEL)
     });
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match log {
         Log::Json => subscriber.json().init(),
         Log::Text => subscriber.with_ansi(context.notices.coloured()).init(),
@@ -181,7 +227,9 @@ fn log_to_stderr(log: Log, context: &Context<'_>) {
 }
 
 fn filter(env: &Environment) -> Result<EnvFilter, String> {
-    let wanted = env.filled("FARRIER_LOG").unwrap_or_else(|| LEVEL.to_owned());
+    let wanted = env
+        .filled("FARRIER_LOG")
+        .unwrap_or_else(|| LEVEL.to_owned());
     let parsed = EnvFilter::builder().parse(wanted);
     parsed.map_err(|error| format!("FARRIER_LOG is not a filter: {}", with_causes(&error)))
 }

@@ -58,9 +58,14 @@ pub(super) struct Reading {
 /// A value under a key, while it is read.
 pub(super) struct Given<'a> {
     name: &'static str,
+    /// The table it is in, as messages call it.
+    within: &'a str,
     value: &'a Spanned<DeValue<'a>>,
     reading: &'a mut Reading,
 }
+
+/// What messages call the table that holds all others.
+const TOP: &str = "the file";
 
 // === impl Reading ===
 
@@ -69,7 +74,9 @@ impl Reading {
     pub(super) fn read<T: Default>(text: &str, keys: &'static [Key<T>]) -> (T, Self) {
         let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let mut reading = Self {
-            lines: std::iter::once(0).chain(breaks.map(|(at, _)| at + 1)).collect(),
+            lines: std::iter::once(0)
+                .chain(breaks.map(|(at, _)| at + 1))
+                .collect(),
             broken: Vec::new(),
             mistakes: Vec::new(),
         };
@@ -78,12 +85,12 @@ impl Reading {
             let line = error.span().map_or(1, |span| reading.line(span.start));
             // One slip makes the parser complain several times; the first complaint is the useful one.
             if !reading.broken.contains(&line) {
-                let message = format!("expected TOML, got another text: {}", error.message());
+                let message = format!("not TOML: {}", error.message());
                 reading.mistakes.push(Mistake::at(line, message));
                 reading.broken.push(line);
             }
         }
-        let read = reading.table(top.get_ref(), "the file", 1, keys);
+        let read = reading.table(top.get_ref(), TOP, 1, keys);
         (read, reading)
     }
 
@@ -114,7 +121,15 @@ impl Reading {
             match keys.iter().find(|key| key.name == name.get_ref()) {
                 Some(key) => {
                     let reading = &mut *self;
-                    (key.read)(&mut read, &mut Given { name: key.name, value, reading });
+                    (key.read)(
+                        &mut read,
+                        &mut Given {
+                            name: key.name,
+                            within: place,
+                            value,
+                            reading,
+                        },
+                    );
                 }
                 None => {
                     let line = self.line(name.span().start);
@@ -135,7 +150,10 @@ impl Reading {
 }
 
 fn unknown<T>(name: &str, place: &str, keys: &[Key<T>]) -> String {
-    let meant = keys.iter().find(|key| key.also.contains(&name)).map(|key| key.name);
+    let meant = keys
+        .iter()
+        .find(|key| key.also.contains(&name))
+        .map(|key| key.name);
     let near = meant.or_else(|| nearest(name, keys.iter().map(|key| key.name)));
     let hint = match near {
         Some(near) => format!("did you mean {near:?}"),
@@ -155,13 +173,17 @@ impl Given<'_> {
     }
 
     fn at<T>(&self, value: T) -> At<T> {
-        At { value, line: self.line() }
+        At {
+            value,
+            line: self.line(),
+        }
     }
 
     /// Notes that the value is not what was expected.
     pub(super) fn wrong(&mut self, expected: &str, got: &str) {
         let (line, name) = (self.line(), self.name);
-        self.reading.wrong(line, format!("expected {expected} for {name}, got {got}"));
+        self.reading
+            .wrong(line, format!("expected {expected} for {name}, got {got}"));
     }
 
     /// Whether it is a text that holds `sign`.
@@ -193,13 +215,19 @@ impl Given<'_> {
 
     /// One of a few words.
     pub(super) fn choice<T: Copy>(&mut self, choices: &[(&str, T)]) -> Option<At<T>> {
-        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        let names: Vec<String> = choices
+            .iter()
+            .map(|(name, _)| format!("{name:?}"))
+            .collect();
         let expected = match names.as_slice() {
-            [only] => format!("{only:?}"),
+            [only] => only.clone(),
             many => format!("one of {}", many.join(", ")),
         };
         self.parsed(&expected, |text| {
-            choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value)
+            choices
+                .iter()
+                .find(|(name, _)| *name == text)
+                .map(|(_, value)| *value)
         })
     }
 
@@ -213,7 +241,9 @@ impl Given<'_> {
         let [least, most] = [least, most].map(|bound| humantime::format_duration(*bound));
         let expected = format!("a time with its unit, from \"{least}\" to \"{most}\",");
         self.parsed(&expected, |text| {
-            humantime::parse_duration(text).ok().filter(|time| within.contains(time))
+            humantime::parse_duration(text)
+                .ok()
+                .filter(|time| within.contains(time))
         })
     }
 
@@ -254,14 +284,22 @@ impl Given<'_> {
         let name = self.name;
         let mut read = Vec::new();
         for value in items.iter() {
-            let mut item = Given { name, value, reading: self.reading };
+            let mut item = Given {
+                name,
+                within: self.within,
+                value,
+                reading: self.reading,
+            };
             read.extend(item.parsed(expected, &parse));
         }
         read
     }
 
     pub(super) fn addresses(&mut self) -> Vec<At<SocketAddr>> {
-        self.list("an address with a port, such as \"127.0.0.1:8484\",", |text| text.parse().ok())
+        self.list(
+            "an address with a port, such as \"127.0.0.1:8484\",",
+            |text| text.parse().ok(),
+        )
     }
 
     /// Where a secret is to be found. A secret itself is refused, and not repeated.
@@ -293,19 +331,22 @@ impl Given<'_> {
 
     /// A table that is there once.
     pub(super) fn table<T: Default>(&mut self, keys: &'static [Key<T>]) -> Option<At<T>> {
-        let name = self.name;
+        let place = match self.within.trim_matches(['[', ']']) {
+            TOP => format!("[{}]", self.name),
+            within => format!("[{within}.{}]", self.name),
+        };
         match self.value.get_ref() {
             DeValue::Table(table) => {
                 let line = self.line();
-                let value = self.reading.table(table, &format!("[{name}]"), line, keys);
+                let value = self.reading.table(table, &place, line, keys);
                 Some(At { value, line })
             }
             DeValue::Array(_) => {
-                self.wrong(&format!("one table, [{name}],"), "a list");
+                self.wrong(&format!("one table, {place},"), "a list");
                 None
             }
             other => {
-                self.wrong(&format!("a table, [{name}],"), kind(other));
+                self.wrong(&format!("a table, {place},"), kind(other));
                 None
             }
         }
@@ -328,11 +369,18 @@ impl Given<'_> {
         };
         let mut read = Vec::new();
         for value in items.iter() {
-            let mut item = Given { name, value, reading: self.reading };
+            let mut item = Given {
+                name,
+                within: self.within,
+                value,
+                reading: self.reading,
+            };
             match value.get_ref() {
                 DeValue::Table(table) => {
                     let line = item.line();
-                    let value = item.reading.table(table, &format!("[[{name}]]"), line, keys);
+                    let value = item
+                        .reading
+                        .table(table, &format!("[[{name}]]"), line, keys);
                     read.push(At { value, line });
                 }
                 other => item.wrong(&expected, kind(other)),

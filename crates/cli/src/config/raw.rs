@@ -3,6 +3,7 @@
 //! A row of a table carries the key's name, its documentation and what reading it does, so that the three cannot drift
 //! apart; `docs/configuration.md` is held to the same rows by a test.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use farrier_gateway::config::{Api, HttpVersion};
 use farrier_secrets::SecretRef;
 use http::{HeaderName, Uri};
+use serde::Serialize;
 
 use super::given::Absent::{Means, Required};
 use super::given::{At, Given, Key, Reading};
@@ -127,13 +129,15 @@ pub(super) fn read(text: &str) -> (RawFile, Reading) {
 
 /// Long enough for anyone; a slip of the unit is longer.
 const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
-/// A second to a century.
-const AGE: RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_hours(24 * 365 * 100);
+/// A second to a century, in years of 365.25 days as their writing is understood.
+const AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_155_760_000);
 
 fn url(given: &mut Given<'_>) -> Option<At<String>> {
     if given.is_text_with('@') {
-        given.wrong("a URL without a user name or password", "one with; use credential for these");
+        given.wrong(
+            "a URL without a user name or password",
+            "one with; use credential for these",
+        );
         return None;
     }
     given.parsed("an http or https URL", |text| {
@@ -167,7 +171,7 @@ const FILE: &[Key<RawFile>] = &[
         name: "provider",
         also: &["providers", "upstream"],
         takes: "tables",
-        absent: Required,
+        absent: Means("the gateway does not start"),
         doc: "An upstream account.",
         read: |raw, given| raw.providers = given.tables(PROVIDER),
     },
@@ -595,51 +599,74 @@ const TRACE: &[Key<RawTrace>] = &[
     },
 ];
 
-#[cfg(test)]
-pub(super) mod reference {
-    //! The tables as the documentation shows them.
+// === the tables, for the documentation ===
 
-    use super::*;
+/// A table of the file, and what may stand in it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Section {
+    /// As its head is written.
+    pub(crate) table: &'static str,
+    pub(crate) keys: Vec<Row>,
+}
 
-    /// A section, and each of its keys as a row of a Markdown table.
-    pub(in crate::config) struct Section {
-        pub(in crate::config) title: &'static str,
-        pub(in crate::config) names: Vec<&'static str>,
-        pub(in crate::config) rows: String,
+/// A key.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) key: &'static str,
+    pub(crate) takes: &'static str,
+    pub(crate) required: bool,
+    /// What holds when it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) absent: Option<&'static str>,
+    pub(crate) doc: &'static str,
+}
+
+/// Every table that has keys of its own, in the order of the file.
+pub(crate) fn sections() -> Vec<Section> {
+    vec![
+        section("[gateway]", GATEWAY),
+        section("[gateway.deadlines]", DEADLINES),
+        section("[[client]]", CLIENT),
+        section("[[provider]]", PROVIDER),
+        section("[[route]]", ROUTE),
+        section("[ledger]", LEDGER),
+        section("[registry]", REGISTRY),
+        section("[trace]", TRACE),
+    ]
+}
+
+fn section<T>(table: &'static str, keys: &'static [Key<T>]) -> Section {
+    let keys = keys.iter().map(|key| Row {
+        key: key.name,
+        takes: key.takes,
+        required: key.absent == Required,
+        absent: match key.absent {
+            Required => None,
+            Means(words) => Some(words),
+        },
+        doc: key.doc,
+    });
+    Section {
+        table,
+        keys: keys.collect(),
     }
+}
 
-    /// Every section that has keys of its own.
-    pub(in crate::config) fn sections() -> Vec<Section> {
-        vec![
-            section("[gateway]", GATEWAY),
-            section("[gateway.deadlines]", DEADLINES),
-            section("[[client]]", CLIENT),
-            section("[[provider]]", PROVIDER),
-            section("[[route]]", ROUTE),
-            section("[ledger]", LEDGER),
-            section("[registry]", REGISTRY),
-            section("[trace]", TRACE),
-        ]
-    }
-
-    fn section<T>(title: &'static str, keys: &'static [Key<T>]) -> Section {
-        let rows = keys.iter().map(|key| {
-            let absent = match key.absent {
-                Required => "required",
-                Means(words) => words,
-            };
-            format!("| `{}` | {} | {absent} | {} |\n", key.name, key.takes, key.doc)
-        });
-        let head = "| key | takes | if absent | meaning |\n|---|---|---|---|\n";
-        Section {
-            title,
-            names: keys.iter().map(|key| key.name).collect(),
-            rows: std::iter::once(head.to_owned()).chain(rows).collect(),
-        }
-    }
-
-    /// Names of the sections at the top.
-    pub(in crate::config) fn top() -> Vec<&'static str> {
-        FILE.iter().map(|key| key.name).collect()
+impl fmt::Display for Section {
+    /// As `docs/configuration.md` has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "## `{}`\n", self.table)?;
+        writeln!(
+            f,
+            "| key | takes | if absent | meaning |\n|---|---|---|---|"
+        )?;
+        self.keys.iter().try_for_each(|row| {
+            let absent = row.absent.unwrap_or("**required**");
+            writeln!(
+                f,
+                "| `{}` | {} | {absent} | {} |",
+                row.key, row.takes, row.doc
+            )
+        })
     }
 }

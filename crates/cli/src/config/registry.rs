@@ -37,16 +37,27 @@ pub(crate) fn load(
             Ok(found) => sources.extend(found),
             Err(error) => mistakes.push(place(
                 directory.line,
-                format!("expected a directory of manifests at {}: {error}", directory.path.display()),
+                format!(
+                    "expected a directory of manifests at {}: {error}",
+                    directory.path.display()
+                ),
             )),
         }
     }
     // A plugin's path is relative to the directory above the registry.
     let exists = |plugin: &str| {
-        let above = directories.iter().filter_map(|directory| directory.path.parent());
-        above.map(|above| above.join(plugin)).any(|path| path.exists())
+        let above = directories
+            .iter()
+            .filter_map(|directory| directory.path.parent());
+        above
+            .map(|above| above.join(plugin))
+            .any(|path| path.exists())
     };
-    let options = LoadOptions { exists: &exists, switched_off: disable, ..LoadOptions::default() };
+    let options = LoadOptions {
+        exists: &exists,
+        switched_off: disable,
+        ..LoadOptions::default()
+    };
     let loaded = shipped.with(&sources, &options);
     if let Err(errors) = &loaded {
         mistakes.extend(noted(errors, disable_line));
@@ -84,7 +95,10 @@ fn read(directory: &Path) -> io::Result<Vec<Source>> {
                 }
             } else if is_manifest_path(&path.to_string_lossy()) {
                 let text = fs::read_to_string(&path)?;
-                sources.push(Source { path: path.display().to_string(), text });
+                sources.push(Source {
+                    path: path.display().to_string(),
+                    text,
+                });
             }
         }
     }

@@ -3,14 +3,15 @@
 //! Defaults are filled in, secrets fetched, manifests loaded, paths made whole. Whatever cannot be is noted, and what
 //! depends on it left out, so that the rest is still looked at.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use farrier_compat::registry::Registry;
 use farrier_gateway::config::{
-    Client, Config, Credential, Deadlines, Limits, Mistake as Wrong, Provider, PublicRoute, Route,
-    TraceConfig,
+    Client, Config, Credential, Deadlines, Limits, Mistake as Wrong, Mistakes, Provider,
+    PublicRoute, Route, TraceConfig,
 };
 use farrier_ledger::{EmbeddedConfig, EncryptionKey, Ledger, OpenError};
 use farrier_secrets::{Secret, SecretRef};
@@ -18,7 +19,7 @@ use http::header::AUTHORIZATION;
 
 use super::Environment;
 use super::given::At;
-use super::mistakes::Mistake;
+use super::mistakes::{Mistake, sorted};
 use super::raw::{
     RawClient, RawFile, RawGateway, RawLedger, RawProvider, RawRegistry, RawRoute, RawTrace,
     TraceText,
@@ -35,20 +36,20 @@ pub(crate) struct Overrides {
 
 /// Everything but the ledger, which is opened by whoever wants to run.
 #[derive(Debug)]
-pub(crate) struct Draft {
-    listen: Vec<SocketAddr>,
-    allowed_hosts: Vec<String>,
-    default_provider: Option<String>,
-    public: PublicRoute,
-    limits: Limits,
-    deadlines: Deadlines,
-    pub(crate) clients: Vec<Client>,
-    pub(crate) providers: Vec<Provider>,
-    pub(crate) routes: Vec<Route>,
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) ledger: EmbeddedConfig,
-    pub(crate) trace: Option<TraceConfig>,
-    pub(crate) lines: Lines,
+pub(super) struct Draft {
+    pub(super) listen: Vec<SocketAddr>,
+    pub(super) allowed_hosts: Vec<String>,
+    pub(super) default_provider: Option<String>,
+    pub(super) public: PublicRoute,
+    pub(super) limits: Limits,
+    pub(super) deadlines: Deadlines,
+    pub(super) clients: Vec<Client>,
+    pub(super) providers: Vec<Provider>,
+    pub(super) routes: Vec<Route>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) ledger: EmbeddedConfig,
+    pub(super) trace: Option<TraceConfig>,
+    pub(super) lines: Lines,
 }
 
 /// Where things are in the file, for mistakes that are found later.
@@ -94,14 +95,26 @@ pub(super) struct Resolution<'a> {
 }
 
 /// The address that the documentation speaks of.
-const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8484);
+const LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8484);
 
 // === impl Resolution ===
 
 impl Resolution<'_> {
     pub(super) fn resolve(&mut self, raw: RawFile, overrides: &Overrides) -> Draft {
-        let mut lines = Lines { unsure: self.unsure, ..Lines::default() };
-        let RawFile { gateway, clients, providers, routes, ledger, registry, trace } = raw;
+        let mut lines = Lines {
+            unsure: self.unsure,
+            ..Lines::default()
+        };
+        let RawFile {
+            gateway,
+            clients,
+            providers,
+            routes,
+            ledger,
+            registry,
+            trace,
+        } = raw;
         let clients = self.clients(clients, &mut lines);
         let providers = self.providers(providers, &mut lines);
         let routes = routed(routes, &mut lines);
@@ -140,9 +153,16 @@ impl Resolution<'_> {
                 lines.clients_left_out = true;
                 continue;
             };
-            lines.clients.push(At { value: name.value.clone(), line });
+            lines.clients.push(At {
+                value: name.value.clone(),
+                line,
+            });
             let agent = agent.map(|agent| agent.value);
-            clients.push(Client { name: name.value, agent, key });
+            clients.push(Client {
+                name: name.value,
+                agent,
+                key,
+            });
         }
         clients
     }
@@ -150,7 +170,9 @@ impl Resolution<'_> {
     fn providers(&mut self, raw: Vec<At<RawProvider>>, lines: &mut Lines) -> Vec<Provider> {
         let mut providers = Vec::new();
         for At { value, line } in raw {
-            lines.providers.extend(provider_lines(&value).map(|value| At { value, line }));
+            lines
+                .providers
+                .extend(provider_lines(&value).map(|value| At { value, line }));
             let credential = self.credential(&value);
             let (Some(name), Some(base_url)) = (value.name, value.base_url) else {
                 lines.providers_left_out = true;
@@ -160,8 +182,10 @@ impl Resolution<'_> {
                 api: value.api.map_or_else(Default::default, |api| api.value),
                 credential,
                 server: value.server.map(|server| server.value),
-                http: value.http_version.map_or_else(Default::default, |version| version.value),
-                ca_file: value.ca_file.map(|path| self.whole(&path.value)),
+                http: value
+                    .http_version
+                    .map_or_else(Default::default, |version| version.value),
+                ca_file: value.ca_file.and_then(|path| self.readable(&path)),
                 ..Provider::new(name.value, base_url.value)
             });
         }
@@ -171,10 +195,17 @@ impl Resolution<'_> {
     fn credential(&mut self, raw: &RawProvider) -> Option<Credential> {
         let reference = raw.credential.as_ref()?;
         let secret = self.secret(reference)?;
-        let header = raw.header.as_ref().map_or(AUTHORIZATION, |header| header.value.clone());
+        let header = raw
+            .header
+            .as_ref()
+            .map_or(AUTHORIZATION, |header| header.value.clone());
         let credential = match raw.header {
             None => Credential::bearer(secret),
-            Some(_) => Credential { header, prefix: String::new(), secret },
+            Some(_) => Credential {
+                header,
+                prefix: String::new(),
+                secret,
+            },
         };
         if let Err(error) = credential.secret.header_value(&credential.prefix) {
             let message = format!("the secret in {} cannot be sent: {error}", reference.value);
@@ -188,17 +219,22 @@ impl Resolution<'_> {
     fn secret(&mut self, reference: &At<SecretRef>) -> Option<Secret> {
         let found = match &reference.value {
             SecretRef::Env { name } => SecretRef::Env { name: name.clone() },
-            SecretRef::File { path } => SecretRef::File { path: self.whole(path) },
+            SecretRef::File { path } => SecretRef::File {
+                path: self.whole(path),
+            },
         };
         let resolved = found.resolve_noting(&|name| self.env.variable(name));
         match resolved {
             Ok(resolved) => {
-                let warning = resolved.warning.map(|mode| Mistake::at(reference.line, mode.to_string()));
+                let warning = resolved
+                    .warning
+                    .map(|mode| Mistake::at(reference.line, mode.to_string()));
                 self.warnings.extend(warning);
                 Some(resolved.secret)
             }
             Err(error) => {
-                self.mistakes.push(Mistake::at(reference.line, with_causes(&error)));
+                self.mistakes
+                    .push(Mistake::at(reference.line, with_causes(&error)));
                 None
             }
         }
@@ -208,7 +244,10 @@ impl Resolution<'_> {
         let directories: Vec<Directory> = raw
             .directories
             .iter()
-            .map(|path| Directory { path: self.whole(&path.value), line: Some(path.line) })
+            .map(|path| Directory {
+                path: self.whole(&path.value),
+                line: Some(path.line),
+            })
             .collect();
         let disable: Vec<String> = values(&raw.disable);
         let disable_line = raw.disable.first().map(|id| id.line);
@@ -236,24 +275,41 @@ impl Resolution<'_> {
         set(&mut bounds.ttl, raw.ttl);
         set(&mut bounds.max_bytes, raw.max_size);
         set(&mut bounds.max_entries_per_scope, raw.max_entries_per_scope);
-        config.encryption = raw.encryption_key.and_then(|reference| {
-            let secret = self.secret(&reference)?;
-            let key = EncryptionKey::from_hex(secret.expose());
-            let noted = |error| self.mistakes.push(Mistake::at(reference.line, format!("{error}")));
-            key.map_err(noted).ok()
-        });
+        config.encryption = raw.encryption_key.and_then(|key| self.encryption_key(&key));
         config
+    }
+
+    fn encryption_key(&mut self, reference: &At<SecretRef>) -> Option<EncryptionKey> {
+        let key = EncryptionKey::from_hex(self.secret(reference)?.expose());
+        if let Err(error) = &key {
+            self.mistakes
+                .push(Mistake::at(reference.line, error.to_string()));
+        }
+        key.ok()
     }
 
     fn trace(&mut self, raw: Option<At<RawTrace>>, overrides: &Overrides) -> Option<TraceConfig> {
         let raw = raw.unwrap_or_default().value;
         let typed = raw.dir.map(|dir| self.whole(&dir.value));
         let mut trace = TraceConfig::new(overrides.trace_dir.clone().or(typed)?);
-        let text = overrides.trace_text.or(raw.text.map(|text| text.value));
+        let text = overrides.trace_text.or_else(|| Some(raw.text?.value));
         trace.keep_text = text == Some(TraceText::Keep);
         set_size(&mut trace.max_cases, raw.max_cases);
         set_size(&mut trace.max_body_bytes, raw.max_body);
         Some(trace)
+    }
+
+    /// A file that is there to be read.
+    fn readable(&mut self, path: &At<PathBuf>) -> Option<PathBuf> {
+        let whole = self.whole(&path.value);
+        match File::open(&whole) {
+            Ok(_) => Some(whole),
+            Err(error) => {
+                let message = format!("cannot read {}: {error}", whole.display());
+                self.mistakes.push(Mistake::at(path.line, message));
+                None
+            }
+        }
     }
 
     fn whole(&self, path: &Path) -> PathBuf {
@@ -276,8 +332,13 @@ fn provider_lines(raw: &RawProvider) -> Option<ProviderLines> {
 fn routed(raw: Vec<At<RawRoute>>, lines: &mut Lines) -> Vec<Route> {
     let mut routes = Vec::new();
     for At { value, line } in raw {
-        let (Some(model), Some(provider)) = (value.model, value.provider) else { continue };
-        let known = RouteLines { model: model.value.clone(), provider: Some(provider.line) };
+        let (Some(model), Some(provider)) = (value.model, value.provider) else {
+            continue;
+        };
+        let known = RouteLines {
+            model: model.value.clone(),
+            provider: Some(provider.line),
+        };
         lines.routes.push(At { value: known, line });
         routes.push(Route {
             model: model.value,
@@ -296,10 +357,13 @@ fn limits(raw: &RawGateway) -> Limits {
     set_size(&mut listener.max_header_bytes, raw.max_header.clone());
     set_size(&mut listener.max_connections, raw.max_connections.clone());
     let streams = raw.max_streams.as_ref();
-    set(&mut listener.max_streams, streams.map(|at| At {
-        value: u32::try_from(at.value).unwrap_or(u32::MAX),
-        line: at.line,
-    }));
+    set(
+        &mut listener.max_streams,
+        streams.map(|at| At {
+            value: u32::try_from(at.value).unwrap_or(u32::MAX),
+            line: at.line,
+        }),
+    );
     set(&mut listener.header_read, raw.deadlines.header.clone());
     set(&mut listener.write_stall, raw.deadlines.write.clone());
     set(&mut listener.drain, raw.deadlines.drain.clone());
@@ -356,7 +420,7 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
 
 impl Draft {
     /// The gateway's configuration, over this ledger.
-    pub(crate) fn over(self, ledger: Arc<dyn Ledger>) -> Config {
+    pub(super) fn over(self, ledger: Arc<dyn Ledger>) -> Config {
         let mut config = Config::new(self.registry, ledger);
         config.listen = self.listen;
         config.allowed_hosts = self.allowed_hosts;
@@ -375,8 +439,19 @@ impl Draft {
 // === impl Lines ===
 
 impl Lines {
+    /// The mistakes that the gateway found, with their places, in the order of the file.
+    pub(crate) fn placed(&self, wrong: &Mistakes) -> Vec<Mistake> {
+        sorted(
+            wrong
+                .0
+                .iter()
+                .filter_map(|wrong| self.place(wrong))
+                .collect(),
+        )
+    }
+
     /// The place of a mistake that the gateway found; none for one that follows from another already noted.
-    pub(super) fn place(&self, wrong: &Wrong) -> Option<Mistake> {
+    fn place(&self, wrong: &Wrong) -> Option<Mistake> {
         let line = match wrong {
             Wrong::NoProvider if self.unsure || self.providers_left_out => return None,
             Wrong::OpenListener { .. } if self.unsure || self.clients_left_out => return None,
@@ -422,7 +497,10 @@ impl Lines {
     }
 
     fn provider(&self, name: &str) -> Option<&ProviderLines> {
-        self.providers.iter().map(|provider| &provider.value).find(|known| known.name == name)
+        self.providers
+            .iter()
+            .map(|provider| &provider.value)
+            .find(|known| known.name == name)
     }
 
     /// Whether the file has a provider of that name, though it cannot be used; or might have, though it cannot be read.
@@ -432,6 +510,8 @@ impl Lines {
 }
 
 fn last<T>(list: &[At<T>], is: impl Fn(&T) -> bool) -> Option<usize> {
-    list.iter().rev().find(|item| is(&item.value)).map(|item| item.line)
+    list.iter()
+        .rev()
+        .find(|item| is(&item.value))
+        .map(|item| item.line)
 }
-

@@ -1,7 +1,8 @@
 //! A client that loses what a strict model wants back, as real ones do.
 //!
-//! It behaves as OpenClaw in its strict mode (versions to 2026.4.22) with a model it takes for one that does not reason:
-//! reasoning is dropped at intake, ids are stripped to letters and digits, and tool results carry no name.
+//! It does at once what versions of OpenClaw were each seen to do: 2026.4.21 strips ids to letters and digits, 2026.5.12
+//! drops the reasoning of earlier turns, 2026.9.6 drops all of it where the model is not declared to reason; and none of
+//! them names the tool in a result. The 400 this earns is theirs, word for word (openclaw/openclaw#70392, #62319).
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub(super) const TASK: &str = "Run hostname, date and uptime, then say how this 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Largest answer.
 const MAX_REPLY_BYTES: usize = 4 << 20;
-/// What is left of an id, at most.
+/// Ids are cut there.
 const MAX_ID_CHARS: usize = 40;
 
 /// One conversation.
@@ -59,11 +60,22 @@ impl Harness {
         while exchanges.len() < most {
             let sent = History::of_messages(&self.messages);
             let answer = self.ask().await?;
-            exchanges.push(Exchange { sent, received: None, notes: Vec::new(), answer: answer.clone() });
-            let Answer::Calls { calls } = answer else { break };
+            exchanges.push(Exchange {
+                sent,
+                received: None,
+                notes: Vec::new(),
+                answer: answer.clone(),
+            });
+            let Answer::Calls { calls } = answer else {
+                break;
+            };
             self.call(&calls);
         }
-        Ok(Trajectory { base_url: self.base_url, model: self.model, exchanges })
+        Ok(Trajectory {
+            base_url: self.base_url,
+            model: self.model,
+            exchanges,
+        })
     }
 
     async fn ask(&self) -> Result<Answer, Failure> {
@@ -79,13 +91,18 @@ impl Harness {
             Failure::user(format!("no answer from {}", self.base_url)).caused_by(error)
         };
         let response = tokio::time::timeout(PATIENCE, self.http.request(request)).await;
-        let response = response.map_err(|error| cannot(&error))?.map_err(|error| cannot(&error))?;
+        let response = response
+            .map_err(|error| cannot(&error))?
+            .map_err(|error| cannot(&error))?;
         let (head, mut body) = Response::into_parts(response);
         let body = read_body(&mut body, MAX_REPLY_BYTES, PATIENCE).await;
         let body = body.map_err(|error| cannot(&error))?;
         Ok(match head.status {
             StatusCode::OK => answer(&String::from_utf8_lossy(&body)),
-            status => Answer::Refused { status: status.as_u16(), message: refusal(&body) },
+            status => Answer::Refused {
+                status: status.as_u16(),
+                message: refusal(&body),
+            },
         })
     }
 
@@ -98,11 +115,13 @@ impl Harness {
                        "function": {"name": call.name, "arguments": call.arguments}})
             })
             .collect();
-        self.messages.push(json!({"role": "assistant", "content": null, "tool_calls": tool_calls}));
+        self.messages
+            .push(json!({"role": "assistant", "content": null, "tool_calls": tool_calls}));
         for call in calls {
             let content = machine::run(&call.command);
             let id = sanitised(&call.id);
-            self.messages.push(json!({"role": "tool", "tool_call_id": id, "content": content}));
+            self.messages
+                .push(json!({"role": "tool", "tool_call_id": id, "content": content}));
         }
     }
 }
@@ -111,13 +130,17 @@ fn exec() -> Value {
     let command = json!({"type": "string", "description": "The command to run"});
     let parameters =
         json!({"type": "object", "properties": {"command": command}, "required": ["command"]});
-    let function = json!({"name": "exec", "description": "Run a command", "parameters": parameters});
+    let function =
+        json!({"name": "exec", "description": "Run a command", "parameters": parameters});
     json!({"type": "function", "function": function})
 }
 
-/// What strict mode leaves of an id.
+/// What is left of an id.
 fn sanitised(id: &str) -> String {
-    id.chars().filter(char::is_ascii_alphanumeric).take(MAX_ID_CHARS).collect()
+    id.chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(MAX_ID_CHARS)
+        .collect()
 }
 
 /// Puts the deltas of a stream together; reasoning is not among what this client looks at.
@@ -127,7 +150,10 @@ fn answer(stream: &str) -> Answer {
     let events = stream.lines().filter_map(|line| line.strip_prefix("data:"));
     for event in events.filter_map(|data| serde_json::from_str::<Value>(data).ok()) {
         if let Some(message) = event["error"]["message"].as_str() {
-            return Answer::Refused { status: 200, message: message.to_owned() };
+            return Answer::Refused {
+                status: 200,
+                message: message.to_owned(),
+            };
         }
         let delta = &event["choices"][0]["delta"];
         text.push_str(delta["content"].as_str().unwrap_or_default());
@@ -146,17 +172,25 @@ fn answer(stream: &str) -> Answer {
 }
 
 fn gather(calls: &mut Vec<Call>, part: &Value) {
-    let index = part["index"].as_u64().and_then(|index| usize::try_from(index).ok());
+    let index = part["index"]
+        .as_u64()
+        .and_then(|index| usize::try_from(index).ok());
     let index = index.unwrap_or_default().min(calls.len());
     if index == calls.len() {
         let (id, name, command, arguments) = Default::default();
-        calls.push(Call { id, name, command, arguments });
+        calls.push(Call {
+            id,
+            name,
+            command,
+            arguments,
+        });
     }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let call = &mut calls[index];
     call.id.push_str(&text(&part["id"]));
     call.name.push_str(&text(&part["function"]["name"]));
-    call.arguments.push_str(&text(&part["function"]["arguments"]));
+    call.arguments
+        .push_str(&text(&part["function"]["arguments"]));
 }
 
 fn refusal(body: &[u8]) -> String {
@@ -172,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_stripped_as_strict_mode_strips_them() {
+    fn ids_are_stripped_to_forty_letters_and_digits() {
         assert_eq!(sanitised("functions.exec:0"), "functionsexec0");
         assert_eq!(sanitised("a8Kd0s9eK"), "a8Kd0s9eK");
         assert_eq!(sanitised(&"x".repeat(50)).len(), 40);
@@ -188,8 +222,15 @@ data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"an
 
 data: [DONE]
 "#;
-        let Answer::Calls { calls } = answer(stream) else { panic!("expected calls") };
-        let [call] = calls.as_slice() else { panic!("expected one call, got {calls:?}") };
-        assert_eq!((call.id.as_str(), call.name.as_str(), call.command.as_str()), ("a", "exec", "date"));
+        let Answer::Calls { calls } = answer(stream) else {
+            panic!("expected calls")
+        };
+        let [call] = calls.as_slice() else {
+            panic!("expected one call, got {calls:?}")
+        };
+        assert_eq!(
+            (call.id.as_str(), call.name.as_str(), call.command.as_str()),
+            ("a", "exec", "date")
+        );
     }
 }

@@ -7,7 +7,10 @@ use farrier_ledger::{Clock as _, SystemClock};
 /// What the command prints, or why it is not run.
 pub(super) fn run(command: &str) -> String {
     match command {
-        "hostname" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        "hostname" => rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned(),
         "date" => {
             let now = UNIX_EPOCH + Duration::from_millis(SystemClock.unix_millis());
             humantime::format_rfc3339_seconds(now).to_string()
@@ -22,9 +25,15 @@ pub(super) fn run(command: &str) -> String {
 
 fn uptime() -> String {
     let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let seconds = text.split(['.', ' ']).next().and_then(|seconds| seconds.parse().ok());
+    let seconds = text
+        .split(['.', ' '])
+        .next()
+        .and_then(|seconds| seconds.parse().ok());
     match seconds {
-        Some(seconds) => format!("up {}", humantime::format_duration(Duration::from_secs(seconds))),
+        Some(seconds) => format!(
+            "up {}",
+            humantime::format_duration(Duration::from_secs(seconds))
+        ),
         None => "up for an unknown time".to_owned(),
     }
 }

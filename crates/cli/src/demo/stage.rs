@@ -40,16 +40,28 @@ impl Stage {
             Failure::internal("cannot set the demonstration up", error)
         };
         let upstream_model = persona.models().first().cloned().unwrap_or_default();
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| cannot(&error))?;
-        let options = Options { rounds, ..Options::default() };
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .map_err(|error| cannot(&error))?;
+        let options = Options {
+            rounds,
+            ..Options::default()
+        };
         let sim = Sim::start(listener, persona, options).map_err(|error| cannot(&error))?;
 
-        let upkeep = Upkeep { place: tempfile::tempdir().map_err(|error| cannot(&error))? };
-        let ledger = Embedded::open(EmbeddedConfig::new(upkeep.place.path().join("ledger/ledger.db")));
+        let upkeep = Upkeep {
+            place: tempfile::tempdir().map_err(|error| cannot(&error))?,
+        };
+        let ledger = Embedded::open(EmbeddedConfig::new(
+            upkeep.place.path().join("ledger/ledger.db"),
+        ));
         let ledger = Arc::new(ledger.map_err(|error| cannot(&error))?);
         let registry = Registry::shipped().map_err(|error| cannot(&error))?;
         let mut config = Config::new(Arc::new(registry), ledger.clone());
-        config.providers = vec![Provider::new("persona", format!("http://{}/v1", sim.addr()))];
+        config.providers = vec![Provider::new(
+            "persona",
+            format!("http://{}/v1", sim.addr()),
+        )];
         config.routes = vec![Route {
             model: CLIENT_MODEL.to_owned(),
             provider: "persona".to_owned(),
@@ -57,7 +69,13 @@ impl Stage {
         }];
         config.trace = Some(TraceConfig::new(upkeep.transcripts()));
         let bound = Gateway::bind(config).await?;
-        Ok(Self { sim, upstream_model, bound, ledger, upkeep })
+        Ok(Self {
+            sim,
+            upstream_model,
+            bound,
+            ledger,
+            upkeep,
+        })
     }
 
     pub(crate) fn log(&self) -> Log {
@@ -78,7 +96,13 @@ impl Stage {
 
     /// Keeps the gateway answering while `work` runs, then ends everything.
     pub(crate) async fn during<T>(self, work: impl Future<Output = T>) -> (T, Upkeep) {
-        let Self { sim, bound, ledger, upkeep, .. } = self;
+        let Self {
+            sim,
+            bound,
+            ledger,
+            upkeep,
+            ..
+        } = self;
         let (end, ended) = oneshot::channel::<()>();
         let answering = bound.run(async {
             let _told_or_gone = ended.await;

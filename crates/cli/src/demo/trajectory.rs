@@ -1,4 +1,4 @@
-//! What happened, as data: `farrier demo --json` prints it, [`super::show`] draws it.
+//! What happened, as data: `farrier demo --json` prints it, [`show`](mod@super::show) draws it.
 
 use farrier_sim::Entry;
 use farrier_sim::mind::{Heard, HeardReasoning};
@@ -139,7 +139,10 @@ impl History {
             match message["role"].as_str() {
                 Some("assistant") => history.turns.push(Turn::of_message(message)),
                 Some("tool") => history.results.push(ToolResult {
-                    id: message["tool_call_id"].as_str().unwrap_or_default().to_owned(),
+                    id: message["tool_call_id"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned(),
                     name: message["name"].as_str().map(str::to_owned),
                 }),
                 _ => {}
@@ -162,7 +165,10 @@ impl History {
             id: result.id.clone().unwrap_or_default(),
             name: result.name.clone(),
         });
-        Self { turns: turns.collect(), results: results.collect() }
+        Self {
+            turns: turns.collect(),
+            results: results.collect(),
+        }
     }
 }
 
@@ -172,8 +178,15 @@ impl Turn {
         let reasoned = fields.iter().any(|field| message[field].is_string());
         let calls = message["tool_calls"].as_array().into_iter().flatten();
         Self {
-            reasoning: if reasoned { Reasoning::Present } else { Reasoning::Lost },
-            ids: calls.filter_map(|call| call["id"].as_str()).map(str::to_owned).collect(),
+            reasoning: if reasoned {
+                Reasoning::Present
+            } else {
+                Reasoning::Lost
+            },
+            ids: calls
+                .filter_map(|call| call["id"].as_str())
+                .map(str::to_owned)
+                .collect(),
         }
     }
 }

@@ -1,0 +1,343 @@
+//! What is measured, started as its users start it: `farrier up`, and nginx as a plain reverse proxy.
+//!
+//! Both say on stderr when they are ready, which is waited for with a deadline. Both are told to stop by SIGTERM and
+//! waited for; one that is dropped on the way out of a failed run is told too, and not waited for.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::exchange::{KIMI_MODEL, KIMI_UPSTREAM_MODEL, PLAIN_MODEL};
+use crate::process::{Cores, Pids};
+
+/// A proxy that is ready.
+#[derive(Debug)]
+pub(crate) struct Target {
+    name: &'static str,
+    address: SocketAddr,
+    pids: Pids,
+    child: Child,
+    /// Reads what the child says until it ends; the child must never wait for us.
+    listening: Option<JoinHandle<()>>,
+}
+
+/// How a target is started.
+#[derive(Debug)]
+pub(crate) struct Launch<'l> {
+    pub(crate) cores: Option<Cores>,
+    /// A directory of this target's own.
+    pub(crate) directory: PathBuf,
+    pub(crate) upstream: SocketAddr,
+    pub(crate) program: &'l Path,
+}
+
+/// What `farrier up` writes to its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Log {
+    /// One line for each request, its default.
+    Requests,
+    /// Warnings alone.
+    Warnings,
+}
+
+/// Why a target could not be started or stopped.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TargetError {
+    #[error("cannot prepare {what}: {source}")]
+    Io { what: String, source: io::Error },
+    #[error(
+        "expected nginx on PATH or at --nginx (it is often /usr/sbin/nginx), found none; install it with `apt-get install -y nginx-light`, or leave it out \
+         with --without-nginx"
+    )]
+    NoNginx,
+    #[error("expected {program} to be ready within {READY:?}, got: {said}")]
+    NotReady { program: &'static str, said: String },
+    #[error("expected {program} to end within {READY:?} of SIGTERM; it was killed")]
+    NotStopped { program: &'static str },
+}
+
+const READY: Duration = Duration::from_secs(20);
+/// Lines of a target that does not start that are shown.
+const SAID_LINES: usize = 20;
+
+// === impl Launch ===
+
+impl Launch<'_> {
+    /// Starts `farrier up`, its ledger in `ledger`.
+    pub(crate) fn farrier(&self, ledger: &Path, log: Log) -> Result<Target, TargetError> {
+        let config = self.directory.join("farrier.toml");
+        self.write(&config, &farrier_config(self.upstream, ledger))?;
+        let mut command = self.command();
+        command.args(["up", "--config"]).arg(&config).env(
+            "FARRIER_LOG",
+            match log {
+                Log::Requests => "info",
+                Log::Warnings => "warn",
+            },
+        );
+        let (child, mut said) = self.spawn("farrier", command)?;
+        let listens = |line: &str| {
+            let (_, after) = line.split_once("listens on http://")?;
+            after.split('/').next()?.parse().ok()
+        };
+        let address: SocketAddr = said.wait_for("farrier", listens)?;
+        let pids = vec![child.id()];
+        Ok(Target {
+            name: "farrier",
+            address,
+            pids,
+            child,
+            listening: said.drained(),
+        })
+    }
+
+    /// Starts nginx with one worker.
+    pub(crate) fn nginx(&self) -> Result<Target, TargetError> {
+        // nginx cannot tell which port the system chose, so one is asked for and given back just before.
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = free.map_err(self.io("a port"))?;
+        let config = self.directory.join("nginx.conf");
+        self.write(&config, &nginx_config(address, self.upstream))?;
+        let mut command = self.command();
+        command
+            .arg("-p")
+            .arg(&self.directory)
+            .arg("-c")
+            .arg(&config)
+            .args(["-e", "stderr"]);
+        let (child, mut said) = self.spawn("nginx", command)?;
+        let worker = |line: &str| {
+            line.split_once("start worker process ")?
+                .1
+                .trim()
+                .parse()
+                .ok()
+        };
+        let worker: u32 = said.wait_for("nginx", worker)?;
+        let pids = vec![child.id(), worker];
+        Ok(Target {
+            name: "nginx",
+            address,
+            pids,
+            child,
+            listening: said.drained(),
+        })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.program);
+        command
+            .current_dir(&self.directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts a child on the targets' core: it runs where the thread that starts it runs.
+    fn spawn(
+        &self,
+        name: &'static str,
+        mut command: Command,
+    ) -> Result<(Child, Said), TargetError> {
+        let enter = |core: Option<usize>| core.map_or(Ok(()), Cores::enter);
+        enter(self.cores.map(|cores| cores.targets)).map_err(self.io("the targets' core"))?;
+        let spawned = command.spawn();
+        enter(self.cores.map(|cores| cores.rest)).map_err(self.io("the clients' core"))?;
+        let mut child = spawned.map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound if name == "nginx" => TargetError::NoNginx,
+            _ => TargetError::Io {
+                what: self.program.display().to_string(),
+                source,
+            },
+        })?;
+        let said = child.stderr.take().map(Said::listen);
+        let said = said.ok_or_else(|| TargetError::NotReady {
+            program: name,
+            said: "no stderr".into(),
+        })?;
+        Ok((child, said))
+    }
+
+    fn write(&self, path: &Path, text: &str) -> Result<(), TargetError> {
+        fs::write(path, text).map_err(|source| TargetError::Io {
+            what: path.display().to_string(),
+            source,
+        })
+    }
+
+    fn io(&self, what: &'static str) -> impl Fn(io::Error) -> TargetError + use<> {
+        move |source| TargetError::Io {
+            what: what.to_owned(),
+            source,
+        }
+    }
+}
+
+// === impl Target ===
+
+impl Target {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn pids(&self) -> &[u32] {
+        &self.pids
+    }
+
+    /// Tells it to stop, and waits until it has.
+    pub(crate) fn stop(mut self) -> Result<(), TargetError> {
+        self.tell_to_stop();
+        // Its end closes its stderr, which is the end of the thread that reads it.
+        let (ended, end) = mpsc::channel::<()>();
+        if let Some(listening) = self.listening.take() {
+            thread::spawn(move || {
+                drop(listening.join());
+                drop(ended);
+            });
+            if end.recv_timeout(READY) == Err(RecvTimeoutError::Timeout) {
+                drop(self.child.kill());
+                drop(self.child.wait());
+                return Err(TargetError::NotStopped { program: self.name });
+            }
+        }
+        drop(self.child.wait());
+        Ok(())
+    }
+
+    fn tell_to_stop(&self) {
+        // Already gone is as good as told.
+        let _gone = kill_process(Pid::from_child(&self.child), Signal::TERM);
+    }
+}
+
+impl Drop for Target {
+    /// Signals the processes of a run that failed.
+    fn drop(&mut self) {
+        if self.listening.is_some() {
+            self.tell_to_stop();
+        }
+    }
+}
+
+/// What a child says on stderr.
+#[derive(Debug)]
+struct Said {
+    lines: Receiver<String>,
+    reader: Option<JoinHandle<()>>,
+    so_far: Vec<String>,
+}
+
+impl Said {
+    fn listen(stderr: ChildStderr) -> Self {
+        let (sender, lines) = mpsc::sync_channel(SAID_LINES);
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                // Once the target is ready nobody listens, and the rest is only read.
+                drop(sender.send(line));
+            }
+        });
+        Self {
+            lines,
+            reader: Some(reader),
+            so_far: Vec::new(),
+        }
+    }
+
+    fn wait_for<T>(
+        &mut self,
+        program: &'static str,
+        mut find: impl FnMut(&str) -> Option<T>,
+    ) -> Result<T, TargetError> {
+        while let Ok(line) = self.lines.recv_timeout(READY) {
+            if let Some(found) = find(&line) {
+                return Ok(found);
+            }
+            self.so_far.push(line);
+            if self.so_far.len() == SAID_LINES {
+                break;
+            }
+        }
+        Err(TargetError::NotReady {
+            program,
+            said: self.so_far.join("\n"),
+        })
+    }
+
+    fn drained(&mut self) -> Option<JoinHandle<()>> {
+        self.reader.take()
+    }
+}
+
+// === configurations ===
+
+fn farrier_config(upstream: SocketAddr, ledger: &Path) -> String {
+    let ledger = ledger.display();
+    format!(
+        r#"[gateway]
+listen = "127.0.0.1:0"
+
+[[provider]]
+name = "upstream"
+base_url = "http://{upstream}/v1"
+
+[[route]]
+model = "{PLAIN_MODEL}"
+provider = "upstream"
+
+[[route]]
+model = "{KIMI_MODEL}"
+provider = "upstream"
+upstream_model = "{KIMI_UPSTREAM_MODEL}"
+
+[ledger]
+path = "{ledger}"
+"#
+    )
+}
+
+/// Bodies are kept in memory, not in files; connections are kept open on both sides; nothing is logged.
+fn nginx_config(listen: SocketAddr, upstream: SocketAddr) -> String {
+    format!(
+        "daemon off;
+worker_processes 1;
+pid nginx.pid;
+error_log stderr notice;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    client_max_body_size 16m;
+    client_body_buffer_size 1m;
+    keepalive_requests 1000000000;
+    keepalive_timeout 600s;
+    upstream upstream {{
+        server {upstream};
+        keepalive 64;
+        keepalive_requests 1000000000;
+        keepalive_timeout 600s;
+    }}
+    server {{
+        listen {listen};
+        location / {{
+            proxy_pass http://upstream;
+            proxy_http_version 1.1;
+            proxy_set_header Connection \"\";
+            proxy_buffering off;
+        }}
+    }}
+}}
+"
+    )
+}
