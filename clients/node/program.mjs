@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 
 export const MAX_ROUNDS = 20;
 
-const USAGE = `usage: node <program>.mjs --model MODEL [--json] PROMPT
+const USAGE = `usage: node <program>.mjs --model MODEL [--json] [--turns N] PROMPT
 The endpoint and the key are read from OPENAI_BASE_URL and OPENAI_API_KEY.`;
 
 /** The model still called tools after MAX_ROUNDS answers. */
@@ -37,11 +37,18 @@ export async function main(converse) {
 function jobFromArguments() {
   try {
     const { values, positionals } = parseArgs({
-      options: { model: { type: 'string' }, json: { type: 'boolean', default: false } },
+      options: {
+        model: { type: 'string' },
+        json: { type: 'boolean', default: false },
+        turns: { type: 'string', default: '1' },
+      },
       allowPositionals: true,
     });
-    if (values.model === undefined || positionals.length !== 1) return undefined;
-    return { model: values.model, prompt: positionals[0], stream: !values.json, rounds: 0 };
+    const turns = Number.parseInt(values.turns, 10);
+    if (values.model === undefined || positionals.length !== 1 || !(turns >= 1)) return undefined;
+    // What the user says, turn by turn, in one conversation.
+    const prompts = Array(turns).fill(positionals[0]);
+    return { model: values.model, prompts, stream: !values.json, rounds: 0 };
   } catch {
     return undefined;
   }

@@ -15,12 +15,21 @@ const tools = [
 async function converse(job) {
   if (!job.stream) throw new Error('the stream helper knows streams only');
   const client = new OpenAI({ maxRetries: 0, timeout: 30_000 });
-  const messages = [{ role: 'user', content: job.prompt }];
+  const messages = [];
+  let finalText = '';
+  for (const prompt of job.prompts) {
+    messages.push({ role: 'user', content: prompt });
+    finalText = await answerTo(messages, client, job);
+  }
+  return finalText;
+}
+
+async function answerTo(messages, client, job) {
   while (job.rounds < MAX_ROUNDS) {
     const message = await client.chat.completions.stream({ model: job.model, messages, tools }).finalMessage();
     job.rounds += 1;
-    if (!message.tool_calls?.length) return message.content ?? '';
     messages.push(message);
+    if (!message.tool_calls?.length) return message.content ?? '';
     for (const call of message.tool_calls) {
       const { command } = JSON.parse(call.function.arguments);
       messages.push({ role: 'tool', tool_call_id: call.id, content: await runCommandLine(command) });

@@ -22,21 +22,29 @@ def exec_tool(command: str) -> str:
 
 
 def converse(job: Job) -> str:
-    model = ChatOpenAI(model=job.model, max_retries=0, timeout=30).bind_tools([exec_tool])
-    messages = [HumanMessage(job.prompt)]
+    model = ChatOpenAI(model=job.model, max_retries=0, timeout=30, default_headers=job.headers)
+    agent = model.bind_tools([exec_tool])
+    messages, final_text = [], ""
+    for prompt in job.prompts():
+        messages.append(HumanMessage(prompt))
+        final_text = answer_to(messages, agent, job)
+    return final_text
+
+
+def answer_to(messages: list, agent: Runnable, job: Job) -> str:
     while job.may_ask():
-        answer = streamed_answer(model, messages) if job.stream else model.invoke(messages)
+        answer = streamed_answer(agent, messages) if job.stream else agent.invoke(messages)
         job.answered()
+        messages.append(answer)
         if not answer.tool_calls:
             return answer.text
-        messages.append(answer)
         messages.extend(exec_tool.invoke(call) for call in answer.tool_calls)
     raise NoFinalAnswer(job.rounds)
 
 
-def streamed_answer(model: Runnable, messages: list) -> AIMessage:
+def streamed_answer(agent: Runnable, messages: list) -> AIMessage:
     whole = None
-    for chunk in model.stream(messages):
+    for chunk in agent.stream(messages):
         whole = chunk if whole is None else whole + chunk
     if whole is None:
         raise RuntimeError("the stream held no message")

@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 MAX_ROUNDS = 20
@@ -14,8 +15,19 @@ class Job:
 
     model: str
     prompt: str
+    turns: int
     stream: bool
+    pause: bool
+    headers: dict[str, str]
     rounds: int = 0
+
+    def prompts(self) -> Iterator[str]:
+        """What the user says, turn by turn. With `pause`, each turn is announced and waits for a line."""
+        for turn in range(1, self.turns + 1):
+            if self.pause:
+                print(json.dumps({"awaiting_turn": turn}), flush=True)
+                sys.stdin.readline()
+            yield self.prompt
 
     def answered(self) -> None:
         self.rounds += 1
@@ -39,9 +51,19 @@ def main(description: str, converse: Callable[[Job], str]) -> int:
     )
     parser.add_argument("--model", required=True)
     parser.add_argument("--json", action="store_true", help="ask for whole JSON responses instead of streams")
+    parser.add_argument("--turns", type=int, default=1, help="say the prompt so often, in one conversation")
+    parser.add_argument("--pause", action="store_true", help="wait for a line on standard input before each turn")
+    parser.add_argument("--agent", help="the harness to be taken for, sent as x-farrier-agent")
     parser.add_argument("prompt")
     arguments = parser.parse_args()
-    job = Job(model=arguments.model, prompt=arguments.prompt, stream=not arguments.json)
+    job = Job(
+        model=arguments.model,
+        prompt=arguments.prompt,
+        turns=arguments.turns,
+        stream=not arguments.json,
+        pause=arguments.pause,
+        headers={"x-farrier-agent": arguments.agent} if arguments.agent else {},
+    )
     try:
         final_text = converse(job)
         outcome = {"ok": True, "final_text": final_text, "rounds": job.rounds}

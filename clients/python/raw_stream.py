@@ -14,8 +14,16 @@ from program import Job, NoFinalAnswer, main
 
 
 def converse(job: Job) -> str:
-    client = OpenAI(max_retries=0, timeout=30)
-    messages = [{"role": "user", "content": job.prompt}]
+    client = OpenAI(max_retries=0, timeout=30, default_headers=job.headers)
+    messages, final_text = [], ""
+    for prompt in job.prompts():
+        messages.append({"role": "user", "content": prompt})
+        final_text = answer_to(messages, client, job)
+        messages.append({"role": "assistant", "content": final_text})
+    return final_text
+
+
+def answer_to(messages: list, client: OpenAI, job: Job) -> str:
     ask = streamed_answer if job.stream else whole_answer
     while job.may_ask():
         content, tool_calls = ask(client, job.model, messages)

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::facts::Facts;
 use crate::fault::Fault;
 use crate::passes::event::Placed;
-use crate::passes::{Mint, Needs, Note, Notes, Recollection, Scene, Survey};
+use crate::passes::{Ids, Mint, Needs, Note, Notes, Recollection, Scene, Survey};
 use crate::registry::{GatewayEffect, Registry};
 use crate::wire::chat::Ask;
 use crate::wire::json::{Segment, quote};
@@ -92,9 +92,14 @@ impl Plan {
         let needs = effects.iter().fold(Needs::default(), |needs, effect| {
             let more = effect.pass.needs();
             Needs {
+                answers: needs.answers | more.answers,
                 calls: needs.calls | more.calls,
                 texts: needs.texts | more.texts,
-                minted: needs.minted | more.minted,
+                ids: if more.ids == Ids::Minted {
+                    Ids::Minted
+                } else {
+                    needs.ids
+                },
             }
         });
         Self {
@@ -111,13 +116,6 @@ impl Plan {
     /// Whether the ledger is read and written.
     pub fn uses_ledger(&self) -> bool {
         self.needs.calls || self.needs.texts
-    }
-
-    /// Whether the reply has to be read, and so must come unencoded.
-    pub fn reads_reply(&self) -> bool {
-        // Which passes have a reply side depends on the pass alone, and asking it
-        // needs a scene; a plan that is not empty is rare enough to read them all.
-        !self.is_empty()
     }
 
     /// The passes, in order: (manifest, pass).
@@ -154,6 +152,7 @@ impl Plan {
         let mut scene = Scene {
             survey: &recalled.survey,
             recollection: &recalled.recollection,
+            origin: &with.origin,
             mint: Mint::new(with.seed),
             notes: &mut notes,
         };
@@ -205,13 +204,6 @@ impl Lookup {
             recollection: Recollection::unavailable(),
             survey: self.survey,
         }
-    }
-}
-
-impl Recalled {
-    /// How many of the history's turns were found.
-    pub fn found(&self) -> usize {
-        self.recollection.len()
     }
 }
 

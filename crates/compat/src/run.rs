@@ -23,12 +23,12 @@ use serde_json::json;
 
 use crate::fault::{Blame, Fault};
 use crate::passes::event::{Placed, Sink, feed, finish};
-use crate::passes::{Event, Note, Out, StreamPass};
+use crate::passes::{Event, Ids, Needs, Note, Out, StreamPass};
 use crate::plan::{Recording, Reply};
 use crate::wire::calls::Calls;
 use crate::wire::canonical;
 use crate::wire::chat::{self, Choice};
-use crate::wire::json::{Value, unquote};
+use crate::wire::json::{List, Object, Value, unquote};
 use crate::wire::sse::{self, Frame, Framer, Oversized};
 use crate::wire::turn::{Replayed, Turn, TurnCall, minted_key};
 
@@ -37,6 +37,10 @@ pub use crate::wire::turn::TurnRecord;
 
 /// The name the recorder goes by where passes are named.
 const RECORDER: &str = "turn-record";
+
+/// What is kept of one choice at the most. A turn beyond it is not remembered: no
+/// model says that much, and a stream that never ends must not fill the memory.
+const MAX_HEARD_BYTES: usize = 8 * 1024 * 1024;
 
 /// Reply fields that clients lose, kept as they came.
 const KEPT: &[&str] = &["reasoning_content", "reasoning"];
@@ -49,6 +53,8 @@ pub struct StreamRun {
     placed: Vec<Placed>,
     sink: Sink,
     state: State,
+    /// The choices that have begun, and whether each has told why it ended.
+    choices: BTreeMap<u64, bool>,
 }
 
 /// A whole JSON reply.
@@ -85,13 +91,22 @@ pub enum Outcome {
 enum State {
     /// Nothing has told the end of the turn yet.
     Open,
-    /// A finish reason or `[DONE]` was seen.
-    Told,
+    /// The end of the turn was told.
+    Told(Told),
     /// The upstream reported an error in the stream.
     Reported,
     /// A fault of a pass or the framing has ended the stream.
     Broken,
     Ended(Outcome),
+}
+
+/// By what the end of a turn is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// By `[DONE]`.
+    Done,
+    /// By the finish reason of each choice that has begun.
+    Finish,
 }
 
 impl Reply {
@@ -103,6 +118,7 @@ impl Reply {
             placed: self.line(),
             sink: Sink::default(),
             state: State::Open,
+            choices: BTreeMap::new(),
         }
     }
 
@@ -148,6 +164,12 @@ impl StreamRun {
         done = done.and_then(|()| framed.map_err(too_large));
         if let Err(fault) = &done {
             self.state = State::Broken;
+            // What was said so far is remembered, however it ended; nothing more is told.
+            let kept = self.sink.steps.len();
+            drop(finish(&mut self.placed, End::ClientGone, &mut self.sink));
+            let ended = self.sink.steps.split_off(kept).into_iter();
+            let commits = ended.filter(|step| matches!(step, Step::Commit(_)));
+            self.sink.steps.extend(commits);
             self.sink.steps.push(Step::Forward(error_event(fault)));
         }
         out.append(&mut self.sink.steps);
@@ -170,7 +192,7 @@ impl StreamRun {
             None
         };
         let last = last.filter(|frame| self.state != State::Broken && is_whole(frame));
-        let open_ended = last.is_some();
+        let start = self.sink.steps.len();
         let mut fault = last.and_then(|frame| self.frame(frame).err());
         let outcome = self.outcome_of(end);
         // To a pass, a body that ended before the turn did is a truncated one.
@@ -184,14 +206,10 @@ impl StreamRun {
             fault = fault
                 .or_else(|| finished.err())
                 .or_else(|| cut_off(outcome, end, self.state).map(|plain| why.unwrap_or(plain)));
-            if let Some(fault) = fault.filter(|_| outcome != Outcome::ClientGone) {
-                if open_ended {
-                    self.sink
-                        .steps
-                        .push(Step::Forward(Bytes::from_static(b"\n\n")));
-                }
+            if let Some(fault) = fault {
                 self.sink.steps.push(Step::Forward(error_event(&fault)));
             }
+            close_events(&mut self.sink.steps, start);
         }
         if outcome == Outcome::ClientGone {
             self.sink
@@ -206,7 +224,7 @@ impl StreamRun {
     pub fn outcome(&self) -> Outcome {
         match self.state {
             State::Ended(outcome) => outcome,
-            State::Told => Outcome::Complete,
+            State::Told(_) => Outcome::Complete,
             State::Broken | State::Reported => Outcome::Failed,
             State::Open => Outcome::Truncated,
         }
@@ -221,7 +239,7 @@ impl StreamRun {
         match (end, self.state) {
             (End::ClientGone, _) => Outcome::ClientGone,
             (_, State::Broken | State::Reported) => Outcome::Failed,
-            (_, State::Told) => Outcome::Complete,
+            (_, State::Told(_)) => Outcome::Complete,
             (End::Failed, _) => Outcome::Failed,
             (End::Clean | End::Truncated, _) => Outcome::Truncated,
         }
@@ -247,19 +265,46 @@ impl StreamRun {
     /// Notes what tells the end of the turn.
     fn watch(&mut self, event: &mut Event<'_>, data: &[u8]) {
         let state = match event {
-            Event::Done(_) => State::Told,
+            Event::Done(_) => State::Told(Told::Done),
             Event::Chunk { chunk, .. } => {
-                if !chunk.choices().any(|choice| choice.finish().is_some()) {
-                    return;
+                let mut failed = chunk.has_error();
+                for choice in chunk.choices() {
+                    let reason = choice.finish();
+                    failed |= reason.as_deref() == Some("error");
+                    *self.choices.entry(choice.index()).or_default() |= reason.is_some();
                 }
-                State::Told
+                let told = !self.choices.is_empty() && self.choices.values().all(|told| *told);
+                match (failed, told) {
+                    (true, _) => State::Reported,
+                    (false, true) => State::Told(Told::Finish),
+                    (false, false) => State::Open,
+                }
             }
             Event::Opaque(_) if is_error(data) => State::Reported,
             Event::Opaque(_) => return,
         };
-        if self.state != State::Reported {
+        // An error stays one, and nothing opens again what [DONE] has closed.
+        if !matches!(self.state, State::Reported | State::Told(Told::Done)) {
             self.state = state;
         }
+    }
+}
+
+/// Gives events from `start` on their blank line, but for the very last: one that came
+/// without must not run into what comes after it.
+fn close_events(steps: &mut Vec<Step>, start: usize) {
+    let mut at = start;
+    while at + 1 < steps.len() {
+        let closed = match steps.get(at) {
+            Some(Step::Forward(bytes)) => [&b"\n\n"[..], b"\r\r", b"\n\r\n"]
+                .iter()
+                .any(|end| bytes.ends_with(end)),
+            Some(Step::Commit(_)) | None => true,
+        };
+        if !closed {
+            steps.insert(at + 1, Step::Forward(Bytes::from_static(b"\n\n")));
+        }
+        at += 1;
     }
 }
 
@@ -283,8 +328,11 @@ fn too_large(_: Oversized) -> Fault {
 
 /// `{"error": …}` in a stream; source: OpenRouter, DashScope and others.
 fn is_error(data: &[u8]) -> bool {
-    serde_json::from_slice::<serde_json::Value>(data)
-        .is_ok_and(|value| value.get("error").is_some_and(|error| !error.is_null()))
+    #[derive(serde::Deserialize)]
+    struct Report {
+        error: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_slice::<Report>(data).is_ok_and(|report| report.error.is_some())
 }
 
 /// Why the client must not take this stream for a complete one.
@@ -361,8 +409,10 @@ struct Heard {
     /// Field → the inside of its JSON string, fragments run together. Raw, so that a
     /// surrogate pair cut between two fragments is whole again.
     kept: BTreeMap<&'static str, String>,
+    /// The inside of the content's JSON string, when somebody will look for it.
     text: String,
     numbers: Calls,
+    bytes: usize,
     calls: Vec<HeardCall>,
     /// Something was heard since the last commit.
     fresh: bool,
@@ -401,7 +451,7 @@ impl Recorder {
     fn hear(&mut self, choice: &Choice<'_, '_>, out: &mut Out<'_>) {
         let heard = self.choices.entry(choice.index()).or_default();
         if let Some(part) = choice.part() {
-            heard.part(part, choice.is_whole());
+            heard.part(part, choice.is_whole(), self.recording.needs);
         }
         if choice.finish().is_some() && !heard.finished {
             heard.finished = true;
@@ -417,37 +467,36 @@ impl Recorder {
 }
 
 impl Heard {
-    fn part(&mut self, part: &crate::wire::json::Object<'_>, whole: bool) {
+    fn part(&mut self, part: &Object<'_>, whole: bool, needs: Needs) {
+        if self.bytes > MAX_HEARD_BYTES {
+            return;
+        }
         for field in KEPT {
-            let inner = part
-                .get(field)
-                .and_then(Value::raw)
-                .and_then(|raw| raw.strip_prefix('"')?.strip_suffix('"'))
-                .unwrap_or_default();
+            let inner = inside(part.get(field));
             if !inner.is_empty() {
                 self.kept.entry(field).or_default().push_str(inner);
+                self.bytes += inner.len();
                 self.fresh = true;
             }
         }
-        let text = chat::content_text(part);
-        if !text.is_empty() {
-            self.text.push_str(&text);
-            self.fresh = true;
+        if needs.texts {
+            let inner = inside(part.get("content"));
+            self.text.push_str(inner);
+            self.bytes += inner.len();
+            self.fresh |= !inner.is_empty();
         }
-        let calls = chat::calls(part)
-            .into_iter()
-            .flat_map(|calls| calls.items());
+        let calls = chat::calls(part).into_iter().flat_map(List::items);
         for (position, call) in calls.filter_map(Value::object).enumerate() {
             let number = if whole {
                 position
             } else {
-                self.numbers.place(call).number
+                self.numbers.place(call)
             };
             self.call(number, call);
         }
     }
 
-    fn call(&mut self, number: usize, delta: &crate::wire::json::Object<'_>) {
+    fn call(&mut self, number: usize, delta: &Object<'_>) {
         if number >= self.calls.len() {
             self.calls.resize_with(number + 1, HeardCall::default);
         }
@@ -464,6 +513,7 @@ impl Heard {
             call.name.push_str(&name);
         }
         let raw = chat::call_arguments(delta).unwrap_or_default();
+        self.bytes += raw.len();
         match raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) {
             Some(inner) => call.arguments.push_str(inner),
             None if raw.starts_with('{') => call.arguments.push_str(&escaped(raw)),
@@ -473,7 +523,7 @@ impl Heard {
 
     /// Stores the turn as it is now known, once for all that was heard.
     fn commit(&mut self, recording: &Recording, out: &mut Out<'_>) {
-        if !std::mem::take(&mut self.fresh) {
+        if !std::mem::take(&mut self.fresh) || self.bytes > MAX_HEARD_BYTES {
             return;
         }
         let mut turn = Turn::new(recording.origin.clone());
@@ -494,13 +544,15 @@ impl Heard {
 
     fn keys(&self, turn: &Turn, recording: &Recording) -> Vec<crate::wire::turn::TurnKey> {
         if turn.calls.is_empty() {
-            let wanted = recording.needs.texts && !self.text.trim().is_empty();
-            return wanted
-                .then(|| recording.context.text_key(&self.text))
+            let quoted = format!("\"{}\"", self.text);
+            let text =
+                unquote(&quoted).filter(|text| recording.needs.texts && !text.trim().is_empty());
+            return text
+                .map(|text| recording.context.text_key(&text))
                 .into_iter()
                 .collect();
         }
-        if recording.needs.minted {
+        if recording.needs.ids == Ids::Minted {
             return turn
                 .calls
                 .iter()
@@ -535,6 +587,14 @@ impl HeardCall {
             arguments: canonical::arguments(&arguments),
         }
     }
+}
+
+/// The inside of a JSON string; nothing for any other value.
+fn inside<'v>(value: Option<&'v Value<'_>>) -> &'v str {
+    value
+        .and_then(Value::raw)
+        .and_then(|raw| raw.strip_prefix('"')?.strip_suffix('"'))
+        .unwrap_or_default()
 }
 
 /// JSON text as the inside of a JSON string.

@@ -25,7 +25,7 @@ use serde_json::json;
 use super::event::{Out, StreamPass};
 use super::{At, Kind, Param, ParamKind, Params, Pass, Scene, What};
 use crate::wire::chat::{self, Chunk};
-use crate::wire::json::{Object, Value, quote, unquote};
+use crate::wire::json::{Object, Replaced, Value, quote, unquote};
 
 /// What may be held back for one choice.
 pub const MAX_HELD_BYTES: usize = 64 * 1024;
@@ -205,11 +205,20 @@ impl Rule {
         let whole = pieces
             .iter()
             .all(|piece| self.allow.iter().any(|command| command == piece.trim()));
-        let begun = last.trim_start();
+        // The text may end within a separator of several characters.
+        let ends = self
+            .separator
+            .char_indices()
+            .map(|(at, _)| self.separator.get(..at).unwrap_or_default());
+        let mut begun = ends
+            .filter_map(|end| last.strip_suffix(end))
+            .map(str::trim_start);
         whole
-            && self.allow.iter().any(|command| {
-                command.starts_with(begun)
-                    || (begun.starts_with(command.as_str()) && begun.trim_end() == command)
+            && begun.any(|begun| {
+                self.allow.iter().any(|command| {
+                    command.starts_with(begun)
+                        || (begun.starts_with(command.as_str()) && begun.trim_end() == command)
+                })
             })
     }
 
@@ -278,6 +287,8 @@ fn split_string(rest: &str) -> StringPart<'_> {
                     None => StringPart::Broken,
                 };
             }
+            // A control character must be escaped: this is not JSON.
+            0..0x20 => return StringPart::Broken,
             b'\\' => {
                 let width = if bytes.get(at + 1) == Some(&b'u') {
                     6
@@ -368,62 +379,55 @@ fn split_message(rule: &Rule, choice: usize, message: &mut Object<'_>, out: &mut
     let mixed = says_text || fates.iter().any(|fate| matches!(fate, Fate::Keep));
     let mut told: Vec<String> = Vec::new();
     let mut position = 0;
-    for (number, fate) in fates.into_iter().enumerate() {
-        let Some(call) = calls.get(position).and_then(Value::object) else {
+    let mut fates = fates.into_iter().enumerate();
+    calls.replace(|mut call| {
+        let Some(((number, fate), object)) = fates.next().zip(call.object_mut()) else {
             position += 1;
-            continue;
+            return Replaced::Kept(call);
         };
-        let indexed = chat::index_of(call).is_some();
-        let put = |position: usize| indexed.then_some(position);
-        let made: Vec<String> = match fate {
-            Fate::Keep => {
-                reindex(calls.get_mut(position), put(position));
-                position += 1;
-                continue;
+        let indexed = chat::index_of(object).is_some();
+        let pieces = match fate {
+            Fate::Combined(pieces, encoding) => Some((pieces, encoding)),
+            Fate::Single(command) if !mixed && told.contains(&command) => {
+                Some((Vec::new(), Encoding::Text))
             }
             Fate::Single(command) => {
-                let repeated = !mixed && told.contains(&command);
                 told.push(command);
-                if !repeated {
-                    reindex(calls.get_mut(position), put(position));
-                    position += 1;
-                    continue;
-                }
-                Vec::new()
+                None
             }
-            Fate::Combined(pieces, encoding) => {
-                let base = rule.base(call);
-                let fresh = distinct(&pieces)
-                    .into_iter()
-                    .filter(|(_, piece)| mixed || !told.contains(piece));
-                let made = fresh
-                    .enumerate()
-                    .map(|(offset, (n, piece))| {
-                        rule.call(&base, n, piece, (encoding, put(position + offset)))
-                    })
-                    .collect();
-                told.extend(pieces);
-                made
-            }
+            Fate::Keep => None,
         };
+        let Some((pieces, encoding)) = pieces else {
+            if indexed {
+                move_to(object, position);
+            }
+            position += 1;
+            return Replaced::Kept(call);
+        };
+        let base = rule.base(object);
+        let mut made = Vec::new();
+        for (n, piece) in distinct(&pieces) {
+            if mixed || !told.contains(piece) {
+                let index = indexed.then_some(position);
+                made.push(rule.call(&base, n, piece, (encoding, index)));
+                position += 1;
+            }
+        }
+        told.extend(pieces);
         let what = if made.is_empty() {
             What::Deduplicated
         } else {
             What::Split
         };
         out.note(what, At::call(choice, number));
-        let added = made.len();
-        calls.splice(position, made);
-        position += added;
-    }
+        Replaced::By(made)
+    });
     true
 }
 
 /// Calls behind a split stand at other places.
-fn reindex(call: Option<&mut Value<'_>>, index: Option<usize>) {
-    if let (Some(call), Some(index)) = (call.and_then(Value::object_mut), index)
-        && chat::index_of(call) != u64::try_from(index).ok()
-    {
+fn move_to(call: &mut Object<'_>, index: usize) {
+    if chat::index_of(call) != u64::try_from(index).ok() {
         call.set("index", index.to_string());
     }
 }

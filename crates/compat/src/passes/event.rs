@@ -5,6 +5,8 @@
 //! and no waiting. A whole JSON reply is one event whose choices carry `message`
 //! in place of `delta`.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 
 use super::{At, Note, Notes, What};
@@ -111,8 +113,8 @@ pub struct Sink {
     pub steps: Vec<Step>,
     /// What was done.
     pub notes: Notes,
-    /// Ids given to the client, and the model's own: (given, native).
-    aliases: Vec<(String, String)>,
+    /// Ids given to the client → the model's own.
+    aliases: HashMap<String, String>,
 }
 
 impl std::fmt::Debug for Placed {
@@ -201,13 +203,12 @@ impl Out<'_> {
 
     /// From now on the client knows the model's `native` as `given`.
     pub fn alias(&mut self, given: String, native: String) {
-        self.sink.aliases.push((given, native));
+        self.sink.aliases.insert(given, native);
     }
 
     /// The model's own id for one the client was given.
     pub fn native_of(&self, given: &str) -> Option<&str> {
-        let (_, native) = self.sink.aliases.iter().find(|(alias, _)| alias == given)?;
-        Some(native)
+        self.sink.aliases.get(given).map(String::as_str)
     }
 }
 

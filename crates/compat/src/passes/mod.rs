@@ -27,7 +27,7 @@ pub mod unsupported_parameter;
 
 pub use event::{End, Event, Out, StreamPass};
 pub use params::{Param, ParamKind, Params};
-pub use survey::{Needs, Recollection, Survey};
+pub use survey::{Ids, Needs, Recollection, Survey};
 
 /// A configured pass.
 pub trait Pass: Send + Sync + fmt::Debug {
@@ -59,6 +59,8 @@ pub struct Scene<'s> {
     pub survey: &'s Survey,
     /// What the ledger knows of it.
     pub recollection: &'s Recollection,
+    /// `provider/model` this request goes to.
+    pub origin: &'s str,
     /// Makes ids for this exchange.
     pub mint: Mint,
     /// What was done, for metrics, traces and people.

@@ -20,10 +20,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use super::{At, Kind, Needs, Param, ParamKind, Params, Pass, Scene, What};
+use super::{At, Ids, Kind, Needs, Param, ParamKind, Params, Pass, Scene, What};
 use crate::fault::Fault;
 use crate::wire::chat::{self, Ask};
-use crate::wire::json::{Object, quote, unquote};
+use crate::wire::json::{Object, Value, quote, unquote};
 
 /// The row of this pass.
 pub(super) const KIND: Kind = Kind {
@@ -119,9 +119,10 @@ fn build(params: &Params) -> Result<Arc<dyn Pass>, String> {
 impl Pass for ReasoningLost {
     fn needs(&self) -> Needs {
         Needs {
+            answers: false,
             calls: true,
             texts: self.all_turns,
-            minted: false,
+            ids: Ids::Native,
         }
     }
 
@@ -138,18 +139,18 @@ impl Pass for ReasoningLost {
             if !demanded && !self.all_turns {
                 continue;
             }
-            match scene
-                .recollection
-                .of(index)
-                .map(|hit| hit.turn.kept(&self.from))
-            {
+            let hit = scene.recollection.of(index);
+            match hit.map(|hit| hit.turn.kept(&self.from)) {
                 Some(Some(said)) => self.restore(index, message, said, scene),
                 // Said without reasoning, and nothing demands it.
-                _ if !demanded => {}
+                Some(None) if !demanded => {}
+                // Not known: the provider may do without, but the miss is seen.
+                None if !demanded => scene.notes.add(What::Missed, At::message(index)),
                 _ if self.has_own(message) => scene.notes.add(What::Missed, At::message(index)),
-                _ => {
+                known => {
                     scene.notes.add(What::Missed, At::message(index));
-                    missed = missed.or(Some(index));
+                    let known = known.is_some();
+                    missed.get_or_insert((index, known));
                     if let OnMiss::Placeholder(text) = &self.on_miss {
                         message.set(&self.field, text.clone());
                         scene.notes.add(What::Placeholder, At::message(index));
@@ -158,7 +159,7 @@ impl Pass for ReasoningLost {
             }
         }
         match missed {
-            Some(index) => self.after_miss(index, ask, scene),
+            Some(missed) => self.after_miss(missed, ask, scene),
             None => Ok(()),
         }
     }
@@ -183,7 +184,7 @@ impl ReasoningLost {
 
     fn after_miss(
         &self,
-        index: usize,
+        (index, known): (usize, bool),
         ask: &mut Ask<'_>,
         scene: &mut Scene<'_>,
     ) -> Result<(), Fault> {
@@ -191,7 +192,7 @@ impl ReasoningLost {
             OnMiss::Placeholder(_) => Ok(()),
             OnMiss::DisableThinking(fields) => {
                 for (key, value) in fields {
-                    ask.root_mut().set(key, value.to_string());
+                    merge(ask.root_mut(), key, value);
                 }
                 scene.notes.add(What::ThinkingDisabled, At::root());
                 Ok(())
@@ -203,6 +204,15 @@ impl ReasoningLost {
                      try again, or see `farrier doctor`"
                 ),
             )),
+            OnMiss::Fail if known => Err(Fault::client(
+                "reasoning_never_said",
+                format!(
+                    "expected `{}` on the assistant turn at `messages[{index}]`, but the model gave none when it said this; \
+                     switch thinking off for this conversation, or start it anew",
+                    self.field
+                ),
+            )
+            .at(format!("messages[{index}].{}", self.field))),
             OnMiss::Fail => Err(Fault::client(
                 "reasoning_not_in_ledger",
                 format!(
@@ -213,6 +223,20 @@ impl ReasoningLost {
             )
             .at(format!("messages[{index}].{}", self.field))),
         }
+    }
+}
+
+/// Sets `key` to `value`; of an object only the fields it names, so that the caller's
+/// own stay.
+fn merge(root: &mut Object<'_>, key: &str, value: &Json) {
+    let inner = root.get_mut(key).and_then(Value::open);
+    match (value.as_object(), inner) {
+        (Some(fields), Some(object)) => {
+            for (key, value) in fields {
+                object.set(key, value.to_string());
+            }
+        }
+        _ => root.set(key, value.to_string()),
     }
 }
 

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use super::{At, Kind, Params, Pass, Scene, What};
+use super::{At, Kind, Needs, Params, Pass, Scene, What};
 use crate::fault::Fault;
 use crate::wire::chat::{self, Ask};
 use crate::wire::json::quote;
@@ -32,6 +32,13 @@ fn build(_: &Params) -> Result<Arc<dyn Pass>, String> {
 }
 
 impl Pass for ResultName {
+    fn needs(&self) -> Needs {
+        Needs {
+            answers: true,
+            ..Needs::default()
+        }
+    }
+
     fn ask(&self, ask: &mut Ask<'_>, scene: &mut Scene<'_>) -> Result<(), Fault> {
         for (index, message) in ask.messages_mut().enumerate() {
             if chat::role(message) != "tool"

@@ -14,15 +14,27 @@ use crate::wire::chat::{self, Ask};
 use crate::wire::json::{Object, Value, unquote};
 use crate::wire::turn::{Context, Replayed, Turn, TurnKey, minted_key};
 
-/// What a plan wants from the ledger.
+/// What a plan wants to know of the history, and from the ledger.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Needs {
+    /// Which call a tool result answers.
+    pub answers: bool,
     /// Turns with tool calls.
     pub calls: bool,
     /// Turns without tool calls.
     pub texts: bool,
-    /// Whether clients are given minted ids.
-    pub minted: bool,
+    /// Whose ids clients are given.
+    pub ids: Ids,
+}
+
+/// Whose tool-call ids clients are given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ids {
+    /// Ours.
+    Minted,
+    /// The model's own.
+    #[default]
+    Native,
 }
 
 /// An assistant message of the history.
@@ -32,9 +44,8 @@ pub struct Said {
     pub message: usize,
     /// Its calls.
     pub calls: Vec<Replayed>,
-    /// The keys it may be stored under, into [`Survey::lookup`]: one list per call, or
-    /// one list for the turn's text.
-    keys: Vec<std::ops::Range<usize>>,
+    /// Where in [`Survey::lookup`] its key is: that of its first call, or of its text.
+    key: Option<usize>,
 }
 
 /// The history at a glance.
@@ -47,7 +58,6 @@ pub struct Survey {
     keys: Vec<TurnKey>,
     /// The context a reply to this request has.
     context: Context,
-    ids: HashSet<String>,
 }
 
 /// What the ledger knows of the history.
@@ -68,21 +78,21 @@ pub struct Hit {
 }
 
 impl Survey {
-    /// Looks over `ask`.
+    /// Looks over `ask`, as far as somebody needs to know.
     pub fn of(ask: &Ask<'_>, needs: Needs) -> Self {
-        let first_user = ask
-            .messages()
-            .find(|message| chat::role(message) == "user")
-            .map(|message| chat::content_text(message).into_owned())
-            .unwrap_or_default();
         let mut survey = Self {
             needs,
             said: Vec::new(),
             answers: HashMap::new(),
             keys: Vec::new(),
-            context: Context::start(&first_user),
-            ids: HashSet::new(),
+            context: Context::start(""),
         };
+        if needs == Needs::default() {
+            return survey;
+        }
+        let first_user = ask.messages().find(|message| chat::role(message) == "user");
+        let opening = first_user.map(chat::content_text).unwrap_or_default();
+        survey.context = Context::start(&opening);
         let mut open: HashMap<String, VecDeque<(usize, usize)>> = HashMap::new();
         for (index, message) in ask.messages().enumerate() {
             match chat::role(message).as_ref() {
@@ -111,18 +121,16 @@ impl Survey {
 
     /// The call at (`message`, `call`).
     pub fn call(&self, message: usize, call: usize) -> Option<&Replayed> {
-        let said = self.said.iter().find(|said| said.message == message)?;
-        said.calls.get(call)
+        let at = self
+            .said
+            .binary_search_by_key(&message, |said| said.message)
+            .ok()?;
+        self.said.get(at)?.calls.get(call)
     }
 
     /// The context of a reply to this request.
     pub fn context(&self) -> Context {
         self.context
-    }
-
-    /// Whether a call of the history has this id.
-    pub fn has_id(&self, id: &str) -> bool {
-        self.ids.contains(id)
     }
 
     /// Makes hits of what was stored under each key of [`Self::lookup`], in order.
@@ -149,13 +157,15 @@ impl Survey {
             .into_iter()
             .flat_map(|calls| calls.items().filter_map(Value::object).map(replayed))
             .collect();
-        let mut keys = Vec::new();
-        if !calls.is_empty() && self.needs.calls {
-            keys = calls.iter().map(|call| self.call_keys(call)).collect();
-        } else if calls.is_empty() && self.needs.texts {
-            let text = chat::content_text(message);
-            keys.push(self.add_key(self.context.text_key(&text)));
-        }
+        let key = match calls.first() {
+            Some(call) if self.needs.calls => Some(self.call_key(call)),
+            None if self.needs.texts => Some(self.context.text_key(&chat::content_text(message))),
+            Some(_) | None => None,
+        };
+        let key = key.map(|key| {
+            self.keys.push(key);
+            self.keys.len() - 1
+        });
         let mut fresh: HashSet<&str> = HashSet::new();
         for (n, call) in calls.iter().enumerate() {
             let waiting = open.entry(call.id.clone()).or_default();
@@ -164,7 +174,6 @@ impl Survey {
                 waiting.clear();
             }
             waiting.push_back((index, n));
-            self.ids.insert(call.id.clone());
         }
         self.context = calls
             .iter()
@@ -172,7 +181,7 @@ impl Survey {
         self.said.push(Said {
             message: index,
             calls,
-            keys,
+            key,
         });
     }
 
@@ -197,28 +206,20 @@ impl Survey {
         }
     }
 
-    fn call_keys(&mut self, call: &Replayed) -> std::ops::Range<usize> {
-        let key = if self.needs.minted && looks_minted(&call.id) {
+    fn call_key(&self, call: &Replayed) -> TurnKey {
+        if self.needs.ids == Ids::Minted && looks_minted(&call.id) {
             minted_key(&call.id)
         } else {
             self.context.call_key(&call.name, &call.arguments)
-        };
-        self.add_key(key)
-    }
-
-    fn add_key(&mut self, key: TurnKey) -> std::ops::Range<usize> {
-        let start = self.keys.len();
-        self.keys.push(key);
-        start..self.keys.len()
+        }
     }
 }
 
 impl Said {
     /// The one turn that fits; none, or two that differ, is a miss.
     fn hit(&self, stored: &[Vec<Bytes>]) -> Option<Hit> {
-        let first = self.keys.first()?.clone();
         let mut found: Option<Hit> = None;
-        for value in stored.get(first)?.iter().flatten() {
+        for value in stored.get(self.key?)? {
             let Some(turn) = Turn::decode(value) else {
                 continue;
             };
@@ -247,16 +248,6 @@ impl Recollection {
     /// What the model said in the assistant message at `index`.
     pub fn of(&self, index: usize) -> Option<&Hit> {
         self.hits.get(&index)
-    }
-
-    /// How many turns were found.
-    pub fn len(&self) -> usize {
-        self.hits.len()
-    }
-
-    /// Whether no turn was found.
-    pub fn is_empty(&self) -> bool {
-        self.hits.is_empty()
     }
 }
 

@@ -20,8 +20,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::event::{Event, Out, StreamPass};
-use super::{At, Kind, Mint, Needs, Param, ParamKind, Params, Pass, Scene, What};
+use super::{At, Ids, Kind, Mint, Needs, Param, ParamKind, Params, Pass, Scene, What};
 use crate::fault::Fault;
+use crate::wire::calls::Calls;
 use crate::wire::chat::{self, Ask, Choice};
 use crate::wire::json::{Value, quote};
 
@@ -71,9 +72,14 @@ fn build(params: &Params) -> Result<Arc<dyn Pass>, String> {
 impl Pass for ToolCallId {
     fn needs(&self) -> Needs {
         Needs {
+            answers: true,
             calls: true,
             texts: false,
-            minted: self.minted,
+            ids: if self.minted {
+                Ids::Minted
+            } else {
+                Ids::Native
+            },
         }
     }
 
@@ -109,7 +115,7 @@ impl Pass for ToolCallId {
             Box::new(Minting {
                 mint: scene.mint,
                 minted: 0,
-                given: HashMap::new(),
+                choices: HashMap::new(),
             }) as Box<dyn StreamPass>
         })
     }
@@ -126,8 +132,11 @@ impl ToolCallId {
             let hit = scene.recollection.of(said.message);
             for (n, call) in said.calls.iter().enumerate() {
                 let known = hit
-                    .and_then(|hit| hit.turn.calls.get(*hit.calls.get(n)?))
-                    .map(|call| call.native.clone())
+                    .and_then(|hit| {
+                        Some((&hit.turn.origin, hit.turn.calls.get(*hit.calls.get(n)?)?))
+                    })
+                    .filter(|(origin, call)| *origin == scene.origin || self.is_form(&call.native))
+                    .map(|(_, call)| call.native.clone())
                     .filter(|native| !native.is_empty());
                 match known {
                     Some(native) => {
@@ -143,21 +152,28 @@ impl ToolCallId {
             }
         }
         if let Some(template) = &self.rebuild {
+            // Where the search for a free number goes on, by name.
+            let mut next: HashMap<String, usize> = HashMap::new();
             for (place, count, name) in unknown {
-                let id = template.first_free(&name, count, &used);
-                used.insert(id.clone());
+                let from = next.get(&name).map_or(count, |next| count.max(*next));
+                let (id, n) = template.first_free(&name, from, &used);
+                next.insert(name, n + 1);
                 ids.insert(place, (id, What::Rebuilt));
             }
         }
         ids
     }
 
+    /// Whether the id has the model's form, whoever gave it.
+    fn is_form(&self, id: &str) -> bool {
+        self.rebuild
+            .as_ref()
+            .is_none_or(|template| template.fits(id))
+    }
+
     /// Whether the model may see this id as it is.
     fn is_native(&self, id: &str, used: &HashSet<String>) -> bool {
-        match &self.rebuild {
-            None => true,
-            Some(template) => template.fits(id) && !used.contains(id),
-        }
+        self.rebuild.is_none() || (self.is_form(id) && !used.contains(id))
     }
 }
 
@@ -193,12 +209,13 @@ impl Template {
             })
     }
 
-    fn first_free(&self, name: &str, from: usize, used: &HashSet<String>) -> String {
+    /// The first id from number `from` on that is not in use, and its number.
+    fn first_free(&self, name: &str, from: usize, used: &HashSet<String>) -> (String, usize) {
         // At most one number per id in use is taken, so the search ends.
         (from..=from + used.len())
-            .map(|n| self.make(name, n))
-            .find(|id| !used.contains(id))
-            .unwrap_or_else(|| self.make(name, from))
+            .map(|n| (self.make(name, n), n))
+            .find(|(id, _)| !used.contains(id))
+            .unwrap_or_else(|| (self.make(name, from), from))
     }
 }
 
@@ -206,8 +223,15 @@ impl Template {
 struct Minting {
     mint: Mint,
     minted: u64,
-    /// (choice, logical call) → the id given.
-    given: HashMap<(u64, u64), String>,
+    choices: HashMap<u64, Given>,
+}
+
+/// The ids given to the calls of one choice.
+#[derive(Default)]
+struct Given {
+    calls: Calls,
+    /// By call number.
+    ids: Vec<String>,
 }
 
 impl StreamPass for Minting {
@@ -229,45 +253,32 @@ impl Minting {
         let Some(calls) = choice.part_mut().and_then(chat::calls_mut) else {
             return false;
         };
-        for (position, call) in calls.items_mut().filter_map(Value::object_mut).enumerate() {
-            let position = u64::try_from(position).unwrap_or(u64::MAX);
-            let place = (
-                index,
-                if whole {
-                    position
-                } else {
-                    chat::index_of(call).unwrap_or(position)
-                },
-            );
-            let native = call.text("id").unwrap_or_default().into_owned();
-            let opens = whole || !native.is_empty() || chat::call_name(call).is_some();
-            if !opens {
-                continue;
-            }
-            let known = self
-                .given
-                .get(&place)
-                .filter(|given| out.native_of(given) == Some(&native) || native.is_empty());
-            let given = match known {
-                Some(given) => given.clone(),
-                None => self.give(place, native, out),
+        let given = self.choices.entry(index).or_default();
+        let calls = calls.items_mut().filter_map(Value::object_mut);
+        for (position, call) in calls.enumerate() {
+            let number = if whole {
+                position
+            } else {
+                given.calls.place(call)
             };
-            call.set("id", quote(&given));
-            edited = true;
+            let opens = number >= given.ids.len();
+            if opens {
+                let id = self.mint.id(self.minted);
+                self.minted += 1;
+                let native = call.text("id").unwrap_or_default().into_owned();
+                out.alias(id.clone(), native);
+                out.note(What::Minted, At::call(to_index(index), number));
+                given.ids.push(id);
+            }
+            // A continuation needs no id; one that repeats it gets ours.
+            if let Some(id) = given.ids.get(number)
+                && (opens || call.text("id").is_some_and(|id| !id.is_empty()))
+            {
+                call.set("id", quote(id));
+                edited = true;
+            }
         }
         edited
-    }
-
-    /// A fresh id for the call at `place`; a server that leaves the index out opens
-    /// the next call at the same place under another id.
-    fn give(&mut self, place: (u64, u64), native: String, out: &mut Out<'_>) -> String {
-        let given = self.mint.id(self.minted);
-        self.minted += 1;
-        out.alias(given.clone(), native);
-        let at = At::call(to_index(place.0), to_index(place.1));
-        out.note(What::Minted, at);
-        self.given.insert(place, given.clone());
-        given
     }
 }
 
@@ -314,7 +325,7 @@ mod tests {
     fn rebuilt_id_is_never_one_in_use() {
         let template = Template::parse("functions.{name}:{n}").expect("a template");
         let used = ["functions.exec:1".to_owned(), "functions.exec:2".to_owned()].into();
-        assert_eq!(template.first_free("exec", 1, &used), "functions.exec:3");
-        assert_eq!(template.first_free("read", 1, &used), "functions.read:1");
+        assert_eq!(template.first_free("exec", 1, &used).0, "functions.exec:3");
+        assert_eq!(template.first_free("read", 1, &used).0, "functions.read:1");
     }
 }

@@ -98,7 +98,11 @@ struct Path {
 
 #[derive(Debug)]
 enum Op {
-    Clamp { min: f64, max: f64 },
+    /// Each bound as a number and as the manifest spells it.
+    Clamp {
+        min: Option<(f64, String)>,
+        max: Option<(f64, String)>,
+    },
     Default(Json),
     Remove,
     Rename(String),
@@ -113,19 +117,20 @@ fn build(params: &Params) -> Result<Arc<dyn Pass>, String> {
             .cloned()
             .ok_or_else(|| "expected `value` in a rule that sets, got none".to_owned())
     };
-    let bound = |name: &str, open: f64| match params.value(name) {
-        None => Ok(open),
-        Some(value) => value.as_f64().ok_or_else(|| {
-            format!("expected a number for `{name}` in a rule that clamps, got {value}")
-        }),
+    let bound = |name: &str| match params.value(name) {
+        None => Ok(None),
+        Some(value) => value
+            .as_f64()
+            .map(|number| Some((number, value.to_string())))
+            .ok_or_else(|| {
+                format!("expected a number for `{name}` in a rule that clamps, got {value}")
+            }),
     };
     let op = match params.text("op") {
         Some("clamp") => {
-            let (min, max) = (
-                bound("min", f64::NEG_INFINITY)?,
-                bound("max", f64::INFINITY)?,
-            );
-            if min > max || (min.is_infinite() && max.is_infinite()) {
+            let (min, max) = (bound("min")?, bound("max")?);
+            let crossed = matches!((&min, &max), (Some(min), Some(max)) if min.0 > max.0);
+            if crossed || (min.is_none() && max.is_none()) {
                 return Err(
                     "expected `min` or `max` in a rule that clamps, min not above max".into(),
                 );
@@ -195,11 +200,10 @@ impl Rule {
         match &self.op {
             Op::Clamp { min, max } => {
                 let number: f64 = object.get(key)?.raw()?.parse().ok()?;
-                let clamped = number.clamp(*min, *max);
-                if clamped == number {
-                    return None;
-                }
-                object.set(key, Json::from(clamped).to_string());
+                let below = min.as_ref().filter(|(min, _)| number < *min);
+                let above = max.as_ref().filter(|(max, _)| number > *max);
+                let (_, bound) = below.or(above)?;
+                object.set(key, bound.clone());
                 Some(What::Clamped)
             }
             Op::Default(value) => {
@@ -266,6 +270,7 @@ mod tests {
         let mut scene = Scene {
             survey: &survey,
             recollection: &Recollection::default(),
+            origin: "p/m",
             mint: Mint::new([0; 16]),
             notes: &mut notes,
         };
@@ -333,7 +338,7 @@ mod tests {
             (
                 json!({"op": "clamp", "path": "t", "min": 0.5, "max": 1}),
                 r#","t":1e3"#,
-                r#","t":1.0"#,
+                r#","t":1"#,
                 &["clamped"],
             ),
             (

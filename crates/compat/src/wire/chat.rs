@@ -16,7 +16,6 @@ use std::fmt;
 use super::json::{self, List, Object, Segments, Shape, Value};
 use crate::fault::Fault;
 
-static CALLS: Shape = Shape::List(&CALL);
 static CALL: Shape = Shape::Object(&[("function", Shape::Object(&[]))]);
 static MESSAGE: Shape = Shape::Object(&[("tool_calls", Shape::List(&CALL))]);
 static ASK: Shape = Shape::Object(&[("messages", Shape::List(&MESSAGE))]);
@@ -167,8 +166,8 @@ impl<'a> Ask<'a> {
     /// spellings upstreams take.
     pub fn thinking_disabled(&self) -> bool {
         let nested = |key: &str, inner: &str| -> Option<serde_json::Value> {
-            let raw = self.root.get(key)?.raw()?;
-            let mut value: serde_json::Value = serde_json::from_str(raw).ok()?;
+            let json = self.root.get(key)?.to_json();
+            let mut value: serde_json::Value = serde_json::from_str(&json).ok()?;
             Some(value.get_mut(inner)?.take())
         };
         nested("thinking", "type").is_some_and(|value| value == "disabled")
@@ -255,14 +254,16 @@ pub fn content_text<'m>(part: &'m Object<'_>) -> Cow<'m, str> {
     }
     let parts = content
         .raw()
-        .and_then(|raw| serde_json::from_str::<Vec<serde_json::Value>>(raw).ok())
-        .unwrap_or_default();
-    Cow::Owned(
-        parts
-            .iter()
-            .filter_map(|part| part.get("text")?.as_str())
-            .collect(),
-    )
+        .and_then(|raw| serde_json::from_str::<Vec<Part<'_>>>(raw).ok());
+    let parts = parts.unwrap_or_default().into_iter();
+    Cow::Owned(parts.filter_map(|part| part.text).collect())
+}
+
+/// A part of a content list; only text is read, so that images are not copied.
+#[derive(serde::Deserialize)]
+struct Part<'r> {
+    #[serde(borrow, default)]
+    text: Option<Cow<'r, str>>,
 }
 
 // === impl Chunk ===
@@ -289,9 +290,19 @@ impl<'e> Chunk<'e> {
             .map(|object| Choice { object })
     }
 
+    /// Whether the chunk reports an error beside its choices, as `OpenRouter` does.
+    pub fn has_error(&self) -> bool {
+        self.root.get("error").is_some_and(|error| !error.is_null())
+    }
+
     /// Whether the chunk tells the usage, which is not a choice's.
     pub fn has_usage(&self) -> bool {
         self.root.get("usage").is_some_and(|usage| !usage.is_null())
+    }
+
+    /// Takes the usage out.
+    pub fn remove_usage(&mut self) {
+        self.root.remove("usage");
     }
 
     /// The document as it is now.
@@ -306,12 +317,9 @@ impl<'e> Chunk<'e> {
     pub fn envelope(&self) -> Envelope {
         let fields = self
             .root
-            .keys()
-            .filter(|key| !matches!(*key, "choices" | "usage"))
-            .filter_map(|key| {
-                let value = self.root.get(key)?.to_json();
-                Some(format!("{}:{value},", json::quote(key)))
-            })
+            .fields()
+            .filter(|(key, _)| !matches!(*key, "choices" | "usage"))
+            .map(|(key, value)| format!("{}:{},", json::quote(key), value.to_json()))
             .collect();
         Envelope { fields }
     }
@@ -348,9 +356,27 @@ impl<'e> Choice<'_, 'e> {
         (!reason.is_empty()).then_some(reason)
     }
 
+    /// Takes the reason back.
+    pub fn unfinish(&mut self) {
+        self.object.set("finish_reason", "null".into());
+    }
+
+    /// Takes out what the delta says.
+    pub fn clear(&mut self) {
+        self.object.set("delta", "{}".into());
+    }
+
     /// Gives another reason.
     pub fn set_finish(&mut self, reason: &str) {
         self.object.set("finish_reason", json::quote(reason));
+    }
+
+    /// Whether the choice says something besides its delta: log probabilities, say.
+    pub fn has_more(&self) -> bool {
+        self.object
+            .fields()
+            .filter(|(key, _)| !matches!(*key, "delta" | "finish_reason" | "index" | "message"))
+            .any(|(_, value)| !value.is_null())
     }
 
     /// Whether this is a whole message, not a delta.
@@ -384,14 +410,6 @@ pub fn parse_call(json: &str) -> Option<Object<'_>> {
     match json::parse(json, &CALL).ok()? {
         Value::Object(call) => Some(call),
         Value::List(_) | Value::New(_) | Value::Raw(_) => None,
-    }
-}
-
-/// Reads a list of tool-call objects.
-pub fn parse_calls(json: &str) -> Option<List<'_>> {
-    match json::parse(json, &CALLS).ok()? {
-        Value::List(calls) => Some(calls),
-        Value::New(_) | Value::Object(_) | Value::Raw(_) => None,
     }
 }
 

@@ -90,6 +90,15 @@ struct Item<'a> {
     tail: &'a str,
 }
 
+/// What becomes of an item in [`List::replace`].
+#[derive(Debug)]
+pub enum Replaced<'a> {
+    /// New JSON texts stand in its place; none take it out.
+    By(Vec<String>),
+    /// It stays.
+    Kept(Value<'a>),
+}
+
 /// Why a text is not the JSON document we take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Malformed {
@@ -319,9 +328,11 @@ impl<'a> Object<'a> {
         self.get(key)?.text()
     }
 
-    /// The keys, in order.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.fields.iter().map(|field| field.key.as_ref())
+    /// The fields, in order.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &Value<'a>)> {
+        self.fields
+            .iter()
+            .map(|field| (field.key.as_ref(), &field.value))
     }
 
     /// Sets `key` to the JSON text `json`: in place where it stands, else last.
@@ -408,19 +419,20 @@ impl<'a> List<'a> {
         self.items.retain(|item| keep(&item.value));
     }
 
-    /// Puts `with` in place of the item at `index`.
-    ///
-    /// Does nothing when there is no such item.
-    pub fn splice(&mut self, index: usize, with: Vec<String>) {
-        if index >= self.items.len() {
-            return;
+    /// Puts in place of each item what `with` makes of it: itself, or new ones.
+    pub fn replace(&mut self, mut with: impl FnMut(Value<'a>) -> Replaced<'a>) {
+        let mut items = Vec::with_capacity(self.items.len());
+        for Item { lead, value, tail } in std::mem::take(&mut self.items) {
+            match with(value) {
+                Replaced::By(new) => items.extend(new.into_iter().map(|json| Item {
+                    lead: "",
+                    value: Value::New(json),
+                    tail: "",
+                })),
+                Replaced::Kept(value) => items.push(Item { lead, value, tail }),
+            }
         }
-        let fresh = with.into_iter().map(|json| Item {
-            lead: "",
-            value: Value::New(json),
-            tail: "",
-        });
-        drop(self.items.splice(index..=index, fresh));
+        self.items = items;
     }
 
     fn emit<F: FnMut(Piece<'a, '_>)>(&self, put: &mut F) {

@@ -10,10 +10,11 @@
 //! ```
 //!
 //! Source: WHATWG HTML §9.2.5–9.2.6 (lines end in LF, CR or CRLF; a leading BOM is
-//! skipped; `data` lines join with LF; a blank line dispatches). Two departures:
+//! skipped; `data` lines join with LF; a blank line dispatches). Three departures:
 //! the last event counts even if the stream ends before its blank line, because
-//! real servers leave it out; and a comment in front of an event is a frame of its
-//! own, so that a keep-alive is not held until the event behind it is complete.
+//! real servers leave it out; a comment in front of an event is a frame of its own,
+//! so that a keep-alive is not held until the event behind it is complete; and in a
+//! stream whose lines have ended in bare CR, a CRLF counts as two line ends.
 //!
 //! A CR at the very end of a read may be half of a CRLF. The framer waits for the
 //! next byte, unless the line before ended in a bare CR: then CR is this stream's
@@ -82,6 +83,9 @@ impl Framer {
         }
         while let Some((end, kind)) = self.lines.next_frame(&bytes, self.started) {
             self.started = true;
+            if end > MAX_EVENT_BYTES {
+                return Err(Oversized);
+            }
             let frame = bytes.split_to(end);
             out.push(match kind {
                 Kind::Event => Frame::Event(frame),
@@ -113,11 +117,6 @@ impl Framer {
                 Frame::Event(rest)
             },
         )
-    }
-
-    /// Whether a frame has begun and not ended.
-    pub fn is_mid_frame(&self) -> bool {
-        !self.pending.is_empty()
     }
 }
 

@@ -106,44 +106,79 @@ impl Turn {
     /// For each of `calls` the call of this turn it replays; `None` unless every one
     /// has its own, with the same id, name and arguments.
     pub fn matches(&self, calls: &[Replayed]) -> Option<Vec<usize>> {
-        let mut taken = vec![false; self.calls.len()];
-        calls
+        let natives: Vec<String> = self
+            .calls
             .iter()
-            .map(|call| {
-                let fits = |(index, said): &(usize, &TurnCall)| {
-                    !taken.get(*index).copied().unwrap_or(true)
+            .map(|said| alphanumeric(&said.native))
+            .collect();
+        let mut taken = vec![false; self.calls.len()];
+        let mut found: Vec<Option<usize>> = vec![None; calls.len()];
+        // An id that is whole belongs to its call before one that was cut or extended
+        // may take it: `functions.e:1` and `functions.e:10` begin alike.
+        for like in [Like::Exact, Like::Mangled] {
+            for (call, slot) in calls.iter().zip(&mut found) {
+                let given = alphanumeric(&call.id);
+                let fits = |index: usize, said: &TurnCall| {
+                    taken.get(index) == Some(&false)
                         && said.name == call.name
                         && said.arguments == call.arguments
-                        && same_id(&call.id, said)
+                        && natives
+                            .get(index)
+                            .is_some_and(|native| like.holds(&call.id, &given, said, native))
                 };
-                let (index, _) = self.calls.iter().enumerate().find(fits)?;
-                if let Some(flag) = taken.get_mut(index) {
-                    *flag = true;
+                if slot.is_none()
+                    && let Some((index, _)) = self
+                        .calls
+                        .iter()
+                        .enumerate()
+                        .find(|(index, said)| fits(*index, said))
+                {
+                    *slot = Some(index);
+                    taken
+                        .iter_mut()
+                        .skip(index)
+                        .take(1)
+                        .for_each(|flag| *flag = true);
                 }
-                Some(index)
-            })
-            .collect()
+            }
+        }
+        found.into_iter().collect()
     }
 }
 
-/// Whether `id` is what a client may have made of the id it was given.
-///
-/// Clients strip punctuation (`functions.exec:0` → `functionsexec0`), append an
-/// occurrence or a hash to a repeated id (`functionsexec02`), and cut at nine
-/// characters; source: facts measured from OpenClaw and opencode.
-fn same_id(id: &str, said: &TurnCall) -> bool {
-    if id == said.given || id == said.native {
-        return true;
+/// How alike an id must be to the one the client was given.
+#[derive(Debug, Clone, Copy)]
+enum Like {
+    /// The same, but for punctuation.
+    Exact,
+    /// What a client may have made of it.
+    ///
+    /// Clients strip punctuation (`functions.exec:0` → `functionsexec0`), append an
+    /// occurrence or a hash to a repeated id (`functionsexec02`), and cut at nine
+    /// characters; source: facts measured from OpenClaw and opencode.
+    Mangled,
+}
+
+impl Like {
+    /// Whether `id`, in letters and digits `plain`, is that of `said`, whose native id is
+    /// `native` in letters and digits.
+    fn holds(self, id: &str, plain: &str, said: &TurnCall, native: &str) -> bool {
+        if id == said.given || id == said.native {
+            return true;
+        }
+        if native.is_empty() || plain.is_empty() {
+            return false;
+        }
+        match self {
+            Self::Exact => plain == native,
+            Self::Mangled => {
+                let suffixed = plain.strip_prefix(native).is_some_and(|suffix| {
+                    suffix.len() <= 12 && suffix.bytes().all(|byte| byte.is_ascii_hexdigit())
+                });
+                suffixed || (plain.len() >= 9 && native.starts_with(plain))
+            }
+        }
     }
-    let (id, native) = (alphanumeric(id), alphanumeric(&said.native));
-    if native.is_empty() || id.is_empty() {
-        return false;
-    }
-    let suffixed = id.strip_prefix(native.as_str()).is_some_and(|suffix| {
-        suffix.len() <= 12 && suffix.bytes().all(|byte| byte.is_ascii_hexdigit())
-    });
-    let cut = id.len() >= 9 && native.starts_with(&id);
-    suffixed || cut
 }
 
 fn alphanumeric(id: &str) -> String {
@@ -210,7 +245,10 @@ mod tests {
 
     #[test]
     fn rpl_09_sanitised_id_is_still_its_own() {
-        let call = said("functions.exec:0", "functions.exec:0", "{}");
+        let mut turn = Turn::new("p/m");
+        turn.calls
+            .push(said("functions.exec:0", "functions.exec:0", "{}"));
+        let is_same = |id: &str| turn.matches(&[replayed(id, "{}")]).is_some();
         for id in [
             "functions.exec:0",
             "functionsexec0",
@@ -219,7 +257,7 @@ mod tests {
             "functionsexec058675f5d",
             "functions",
         ] {
-            assert!(same_id(id, &call), "{id}");
+            assert!(is_same(id), "{id}");
         }
         for id in [
             "",
@@ -229,7 +267,7 @@ mod tests {
             "functionsexec0zz",
             "call_1",
         ] {
-            assert!(!same_id(id, &call), "{id}");
+            assert!(!is_same(id), "{id}");
         }
     }
 
@@ -262,6 +300,20 @@ mod tests {
         let mut other = replayed("aaaaaaaaa", "{\"c\":1}");
         other.name = "read".into();
         assert_eq!(turn.matches(&[other]), None);
+    }
+
+    #[test]
+    fn whole_id_is_preferred_to_one_that_only_begins_alike() {
+        let mut turn = Turn::new("p/m");
+        turn.calls = vec![
+            said("functions.e:1", "functions.e:1", "{}"),
+            said("functions.e:10", "functions.e:10", "{}"),
+        ];
+        let both = [
+            replayed("functionse10", "{}"),
+            replayed("functionse1", "{}"),
+        ];
+        assert_eq!(turn.matches(&both), Some(vec![1, 0]));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //!      └─────────────────────────────────────────────────────▶ Gone        (its pieces were told)
 //! ```
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,13 +19,13 @@ use crate::passes::event::{End, Event, From, Out, StreamPass};
 use crate::passes::{At, What};
 use crate::wire::calls::Calls;
 use crate::wire::chat::{self, Choice, Chunk, Envelope};
-use crate::wire::json::{Object, Value};
+use crate::wire::json::{List, Object, Value};
 use crate::wire::sse;
 
 /// Splits the combined calls of one reply.
 pub(super) struct Splitting {
     rule: Arc<Rule>,
-    choices: HashMap<u64, Told>,
+    choices: BTreeMap<u64, Told>,
 }
 
 /// What was decided for one choice.
@@ -41,8 +41,12 @@ struct Told {
     /// Deltas of calls behind the suspect, in order.
     queue: Vec<Delta>,
     held_bytes: usize,
-    /// What later indexes move by.
-    shift: isize,
+    /// How many calls are suspected or wait.
+    undecided: usize,
+    /// One more than the highest index the client has been given.
+    free: usize,
+    /// Calls were added or left out: indexes are ours from here on.
+    moved: bool,
     was_split: bool,
     /// Something else than safe calls was said: nothing is a duplicate then.
     mixed: bool,
@@ -50,12 +54,12 @@ struct Told {
     commands: Vec<String>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Fate {
-    /// Goes through; its index moves by this much. A single safe command is still
-    /// watched, since an argument may follow that makes it unsafe.
+    /// Goes through, at this index if it is another than the server's. A single safe
+    /// command is still watched, since an argument may follow that makes it unsafe.
     Forwarded {
-        shift: isize,
+        index: Option<usize>,
         watched: Option<String>,
     },
     /// Its pieces were told in its place.
@@ -94,7 +98,7 @@ impl Splitting {
     pub(super) fn new(rule: Arc<Rule>) -> Self {
         Self {
             rule,
-            choices: HashMap::new(),
+            choices: BTreeMap::new(),
         }
     }
 
@@ -119,30 +123,41 @@ impl StreamPass for Splitting {
             return out.emit(event);
         };
         if chunk.choices().any(|choice| choice.is_whole()) {
-            let edited = edited | split_whole(&self.rule, &mut chunk, out);
+            return whole(&self.rule, chunk, from, edited, out);
+        }
+        let (taken, role_went) = self.take_deltas(&mut chunk, from);
+        let finishes = chunk.choices().any(|choice| choice.finish().is_some());
+        let mut edited = edited | !taken.is_empty();
+        if taken.is_empty() {
+            edited |= self.finish(&mut chunk, out)?;
             return out.emit(Event::Chunk {
                 chunk,
                 from,
                 edited,
             });
         }
-        let taken = self.take_deltas(&mut chunk, from);
-        let finishes = chunk.choices().any(|choice| choice.finish().is_some());
-        let mut rest = Some((chunk, edited | !taken.is_empty()));
-        if !finishes {
-            emit_rest(&mut rest, from, !taken.is_empty(), out)?;
-        }
-        for (choice, delta) in taken {
-            if let Some(told) = self.choices.get_mut(&choice) {
-                told.offer(&self.rule, delta, out)?;
-            }
-        }
-        if let Some((chunk, edited)) = &mut rest {
+        if finishes {
+            // What stands beside the calls comes before them, the reason after them.
+            emit_head(from, out)?;
+            self.offer(taken, out)?;
             for mut choice in chunk.choices() {
-                *edited |= self.finish(&mut choice, out)?;
+                choice.clear();
             }
+            self.finish(&mut chunk, out)?;
+            return out.emit(Event::Chunk {
+                chunk,
+                from,
+                edited,
+            });
         }
-        emit_rest(&mut rest, from, false, out)
+        if !says_nothing(&mut chunk, role_went) {
+            out.emit(Event::Chunk {
+                chunk,
+                from,
+                edited,
+            })?;
+        }
+        self.offer(taken, out)
     }
 
     fn end(&mut self, end: End, out: &mut Out<'_>) -> Result<(), Fault> {
@@ -159,10 +174,11 @@ impl StreamPass for Splitting {
 }
 
 impl Splitting {
-    /// Takes the call deltas out of `chunk` that cannot simply go by.
-    fn take_deltas(&mut self, chunk: &mut Chunk<'_>, from: From<'_>) -> Vec<(u64, Delta)> {
+    /// Takes the call deltas out of `chunk` that cannot simply go by; whether the role
+    /// went along, because the delta was all the chunk had to say.
+    fn take_deltas(&mut self, chunk: &mut Chunk<'_>, from: From<'_>) -> (Vec<(u64, Delta)>, bool) {
         if !self.must_take(chunk) {
-            return Vec::new();
+            return (Vec::new(), false);
         }
         let whole = match from {
             From::Frame(frame) if is_one_delta(chunk) => Some(frame),
@@ -177,20 +193,32 @@ impl Splitting {
             let Some(part) = choice.part_mut() else {
                 continue;
             };
-            if let Some(calls) = chat::calls_mut(part) {
-                calls.retain(|call| match numbers.next() {
-                    None => true,
-                    Some(number) => {
-                        let made = || sse::event(&envelope.call_chunk(index, &call.to_json()));
-                        let frame = whole.cloned().unwrap_or_else(made);
-                        taken.push((index, Delta { number, frame }));
-                        false
-                    }
-                });
+            let Some(calls) = chat::calls_mut(part) else {
+                continue;
+            };
+            calls.retain(|call| {
+                let Some(number) = call.object().and_then(|_| numbers.next()) else {
+                    return true;
+                };
+                let made = || sse::event(&envelope.call_chunk(index, &call.to_json()));
+                let frame = whole.cloned().unwrap_or_else(made);
+                taken.push((index, Delta { number, frame }));
+                false
+            });
+            if calls.is_empty() {
                 part.remove("tool_calls");
             }
         }
-        taken
+        (taken, whole.is_some())
+    }
+
+    fn offer(&mut self, taken: Vec<(u64, Delta)>, out: &mut Out<'_>) -> Result<(), Fault> {
+        for (choice, delta) in taken {
+            if let Some(told) = self.choices.get_mut(&choice) {
+                told.offer(&self.rule, delta, out)?;
+            }
+        }
+        Ok(())
     }
 
     /// Places the deltas of `chunk`; whether one of them is suspected, or waits.
@@ -216,114 +244,167 @@ impl Splitting {
         must
     }
 
-    fn finish(&mut self, choice: &mut Choice<'_, '_>, out: &mut Out<'_>) -> Result<bool, Fault> {
-        let Some(reason) = choice.finish().map(std::borrow::Cow::into_owned) else {
-            return Ok(false);
-        };
-        let Some(told) = self.choices.get_mut(&choice.index()) else {
-            return Ok(false);
-        };
-        told.settle(&self.rule, out)?;
-        if told.was_split && reason == "stop" {
-            choice.set_finish("tool_calls");
-            return Ok(true);
+    /// Decides the choices that finish; whether a reason had to change.
+    fn finish(&mut self, chunk: &mut Chunk<'_>, out: &mut Out<'_>) -> Result<bool, Fault> {
+        let mut changed = false;
+        for mut choice in chunk.choices() {
+            let stops = match choice.finish() {
+                None => continue,
+                Some(reason) => reason == "stop",
+            };
+            if let Some(told) = self.choices.get_mut(&choice.index()) {
+                told.settle(&self.rule, out)?;
+                if told.was_split && stops {
+                    choice.set_finish("tool_calls");
+                    changed = true;
+                }
+            }
         }
-        Ok(false)
+        Ok(changed)
     }
 }
 
-/// Emits what is left of an event after its deltas were taken, unless nothing is.
-fn emit_rest(
-    rest: &mut Option<(Chunk<'_>, bool)>,
+/// Splits the calls of a whole message.
+fn whole(
+    rule: &Rule,
+    mut chunk: Chunk<'_>,
     from: From<'_>,
-    taken: bool,
+    edited: bool,
     out: &mut Out<'_>,
 ) -> Result<(), Fault> {
-    let Some((mut chunk, edited)) = rest.take() else {
+    if !split_whole(rule, &mut chunk, out) {
+        return out.emit(Event::Chunk {
+            chunk,
+            from,
+            edited,
+        });
+    }
+    // The pieces are text as yet: the passes to come must see them as calls.
+    let text = chunk.into_segments().to_text();
+    if let From::Frame(frame) = from {
+        let frame = sse::with_data(frame, &text);
+        let data = sse::data(&frame).unwrap_or_default();
+        return out.emit(Event::of_frame(&frame, &data));
+    }
+    out.emit(Event::of_body(&Bytes::from(text)))
+}
+
+/// Emits what a chunk says beside its calls and the reason it finishes, if anything.
+fn emit_head(from: From<'_>, out: &mut Out<'_>) -> Result<(), Fault> {
+    let From::Frame(frame) = from else {
         return Ok(());
     };
-    if taken && says_nothing(&mut chunk) {
+    let data = sse::data(frame).unwrap_or_default();
+    let Some(mut chunk) = Chunk::parse(&data) else {
+        return Ok(());
+    };
+    for mut choice in chunk.choices() {
+        choice.unfinish();
+        if let Some(part) = choice.part_mut() {
+            part.remove("tool_calls");
+        }
+    }
+    chunk.remove_usage();
+    if says_nothing(&mut chunk, false) {
         return Ok(());
     }
     out.emit(Event::Chunk {
         chunk,
         from,
-        edited,
+        edited: true,
     })
 }
 
 /// Whether the chunk is one tool-call delta and nothing else that a client could miss.
 fn is_one_delta(chunk: &mut Chunk<'_>) -> bool {
-    let one = chunk.choices().count() == 1
-        && chunk.choices().all(|choice| {
-            choice
-                .part()
-                .and_then(chat::calls)
-                .is_some_and(|calls| calls.len() == 1)
-                && choice.finish().is_none()
-        });
-    one && !chunk.has_usage()
-        && chunk.choices().all(|choice| {
-            choice
-                .part()
-                .is_some_and(|part| is_silent(part, &["role", "tool_calls"]))
-        })
+    let alone = |choice: &Choice<'_, '_>| {
+        choice.finish().is_none()
+            && !choice.has_more()
+            && choice.part().is_some_and(|part| {
+                is_silent(part, &["role", "tool_calls"])
+                    && chat::calls(part).is_some_and(|calls| calls.len() == 1)
+            })
+    };
+    !chunk.has_usage()
+        && chunk.choices().count() == 1
+        && chunk.choices().all(|choice| alone(&choice))
 }
 
-/// Whether nothing is left to say: role and call went with the delta.
-fn says_nothing(chunk: &mut Chunk<'_>) -> bool {
+/// Whether nothing is left to say once the calls are gone, and the role with them where
+/// it `role_went` along.
+fn says_nothing(chunk: &mut Chunk<'_>, role_went: bool) -> bool {
+    let but: &[&str] = if role_went { &["role"] } else { &[] };
     !chunk.has_usage()
         && chunk.choices().all(|choice| {
-            choice.finish().is_none() && choice.part().is_none_or(|part| is_silent(part, &["role"]))
+            choice.finish().is_none()
+                && !choice.has_more()
+                && choice.part().is_none_or(|part| is_silent(part, but))
         })
 }
 
 fn is_silent(part: &Object<'_>, but: &[&str]) -> bool {
-    part.keys().filter(|key| !but.contains(key)).all(|key| {
-        part.get(key)
-            .is_none_or(|value| value.is_null() || value.is_empty_text())
-    })
+    part.fields()
+        .filter(|(key, _)| !but.contains(key))
+        .all(|(_, value)| value.is_null() || value.is_empty_text())
 }
 
 // === impl Told ===
 
 impl Told {
-    /// The number of the call a delta belongs to; decides calls of other tools at once.
+    /// The number of the call a delta belongs to. A call that opens with something that
+    /// cannot be a combined one is decided here, unless it has to wait for another.
     fn place(&mut self, rule: &Rule, call: &Object<'_>) -> usize {
-        let number = self.calls.place(call).number;
-        if number >= self.fates.len() {
-            self.fates.push(Fate::Undecided);
+        let number = self.calls.place(call);
+        if number < self.fates.len() {
+            return number;
         }
-        let other = chat::call_name(call).is_some_and(|name| name != rule.tool.as_str());
-        if other
-            && self.suspect.is_none()
-            && matches!(self.fates.get(number), Some(Fate::Undecided))
-        {
+        self.fates.push(Fate::Undecided);
+        self.undecided += 1;
+        let verdict = match chat::call_name(call) {
+            None => Verdict::Undecided,
+            Some(name) if name != rule.tool.as_str() => Verdict::Other(None),
+            Some(_) => arguments_of(call).map_or(Verdict::Undecided, |(text, _)| rule.judge(&text)),
+        };
+        if verdict == Verdict::Other(None) {
             self.mixed = true;
-            self.decide(
-                number,
-                Fate::Forwarded {
-                    shift: self.shift,
-                    watched: None,
-                },
-            );
+            if self.undecided == 1 {
+                self.go(number, own_index(call), None);
+            }
         }
         number
     }
 
     /// Whether a delta of this call may stay where it is.
     fn goes_by(&self, number: usize) -> bool {
-        matches!(
-            self.fates.get(number),
-            Some(Fate::Forwarded {
-                shift: 0,
-                watched: None
-            })
-        )
+        let by = Some(&Fate::Forwarded {
+            index: None,
+            watched: None,
+        });
+        self.fates.get(number) == by
+    }
+
+    /// Lets a call go through, at its own index or the next free one.
+    fn go(&mut self, number: usize, own: Option<usize>, watched: Option<String>) {
+        let index = own.map(|own| (self.take_index(own), own));
+        let index = index
+            .filter(|(index, own)| index != own)
+            .map(|(index, _)| index);
+        self.decide(number, Fate::Forwarded { index, watched });
+    }
+
+    /// The index a call goes out at: the server's, until calls were added or left out;
+    /// from then on the next that is free.
+    fn take_index(&mut self, own: usize) -> usize {
+        let index = if self.moved { self.free } else { own };
+        self.free = self.free.max(index.saturating_add(1));
+        index
     }
 
     fn decide(&mut self, number: usize, fate: Fate) {
         if let Some(slot) = self.fates.get_mut(number) {
+            if matches!(slot, Fate::Undecided) {
+                self.undecided -= 1;
+            }
             *slot = fate;
         }
     }
@@ -332,9 +413,9 @@ impl Told {
     fn offer(&mut self, rule: &Rule, delta: Delta, out: &mut Out<'_>) -> Result<(), Fault> {
         let number = delta.number;
         match self.fates.get(number).cloned().unwrap_or(Fate::Undecided) {
-            Fate::Forwarded { shift, watched } => {
-                self.watch(number, shift, watched, &delta);
-                forward(&delta, shift, out)
+            Fate::Forwarded { index, watched } => {
+                self.watch(number, index, watched, &delta);
+                forward(&delta, index, out)
             }
             Fate::Gone => late(&delta),
             Fate::Undecided => {
@@ -425,7 +506,7 @@ impl Told {
             Verdict::Combined(pieces) => self.split(rule, &suspect, &pieces, out)?,
             Verdict::Other(Some(command)) if self.is_repeated(&command) => {
                 self.decide(suspect.number, Fate::Gone);
-                self.shift -= 1;
+                self.moved = true;
                 out.note(What::Deduplicated, self.at(suspect.number));
             }
             Verdict::Other(Some(command)) => {
@@ -476,15 +557,13 @@ impl Told {
         };
         out.note(what, self.at(suspect.number));
         let envelope = self.tell_roles(suspect, out)?;
-        for (offset, (position, piece)) in fresh.iter().enumerate() {
-            let index = suspect
-                .index
-                .and_then(|index| index.checked_add_signed(self.shift));
-            let index = index.map(|index| index + offset);
+        for (position, piece) in &fresh {
+            let index = suspect.index.map(|own| self.take_index(own));
+            self.moved = true;
             let call = rule.call(&suspect.base, *position, piece, (suspect.encoding, index));
             emit_made(&envelope.call_chunk(self.choice, &call), out)?;
         }
-        self.shift += isize::try_from(fresh.len()).unwrap_or(isize::MAX) - 1;
+        self.moved = true;
         self.commands.extend(pieces.iter().cloned());
         self.was_split = true;
         self.decide(suspect.number, Fate::Gone);
@@ -524,12 +603,15 @@ impl Told {
         watched: Option<String>,
         out: &mut Out<'_>,
     ) -> Result<(), Fault> {
-        let shift = self.shift;
-        self.decide(suspect.number, Fate::Forwarded { shift, watched });
+        self.go(suspect.number, suspect.index, watched);
+        let index = match self.fates.get(suspect.number) {
+            Some(Fate::Forwarded { index, .. }) => *index,
+            Some(Fate::Gone | Fate::Undecided) | None => None,
+        };
         suspect
             .held
             .iter()
-            .try_for_each(|delta| forward(delta, shift, out))
+            .try_for_each(|delta| forward(delta, index, out))
     }
 
     /// Decides everything: the choice is over.
@@ -548,7 +630,13 @@ impl Told {
         Ok(())
     }
 
-    fn watch(&mut self, number: usize, shift: isize, watched: Option<String>, delta: &Delta) {
+    fn watch(
+        &mut self,
+        number: usize,
+        index: Option<usize>,
+        watched: Option<String>,
+        delta: &Delta,
+    ) {
         let Some(mut text) = watched else {
             return;
         };
@@ -557,7 +645,7 @@ impl Told {
         }
         let watched = (text.len() <= MAX_HELD_BYTES).then_some(text);
         self.mixed |= watched.is_none();
-        self.decide(number, Fate::Forwarded { shift, watched });
+        self.decide(number, Fate::Forwarded { index, watched });
     }
 
     /// Judges the single calls that went out before they were complete.
@@ -578,7 +666,7 @@ impl Told {
 impl Saying {
     fn of(frame: &Bytes, rule: &Rule) -> Self {
         with_call(frame, |call| Self {
-            index: chat::index_of(call).and_then(|index| usize::try_from(index).ok()),
+            index: own_index(call),
             name: chat::call_name(call).map(std::borrow::Cow::into_owned),
             base: rule.base(call),
             arguments: arguments_of(call),
@@ -611,30 +699,26 @@ fn emit_made(json: &str, out: &mut Out<'_>) -> Result<(), Fault> {
     }
 }
 
-/// Sends a delta on as it came, or with its index moved.
-fn forward(delta: &Delta, shift: isize, out: &mut Out<'_>) -> Result<(), Fault> {
+/// Sends a delta on as it came, or at another index.
+fn forward(delta: &Delta, index: Option<usize>, out: &mut Out<'_>) -> Result<(), Fault> {
     let data = sse::data(&delta.frame).unwrap_or_default();
     let mut event = Event::of_frame(&delta.frame, &data);
-    if shift != 0
-        && let Event::Chunk { chunk, edited, .. } = &mut event
-    {
+    if let (Some(index), Event::Chunk { chunk, edited, .. }) = (index, &mut event) {
         for mut choice in chunk.choices() {
             let calls = choice.part_mut().and_then(chat::calls_mut);
-            for call in calls
-                .into_iter()
-                .flat_map(|calls| calls.items_mut())
-                .filter_map(Value::object_mut)
-            {
-                if let Some(index) = chat::index_of(call)
-                    .and_then(|index| usize::try_from(index).ok()?.checked_add_signed(shift))
-                {
-                    call.set("index", index.to_string());
-                    *edited = true;
-                }
+            let calls = calls.into_iter().flat_map(List::items_mut);
+            for call in calls.filter_map(Value::object_mut) {
+                call.set("index", index.to_string());
+                *edited = true;
             }
         }
     }
     out.emit(event)
+}
+
+/// The index the server gave a call.
+fn own_index(call: &Object<'_>) -> Option<usize> {
+    chat::index_of(call).and_then(|index| usize::try_from(index).ok())
 }
 
 /// A delta for a call whose pieces were told already.

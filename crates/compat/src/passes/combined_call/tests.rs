@@ -28,6 +28,7 @@ fn reply() -> Reply {
     let scene = Scene {
         survey: &survey,
         recollection: &Recollection::default(),
+        origin: "p/m",
         mint: Mint::new([0; 16]),
         notes: &mut Notes::default(),
     };

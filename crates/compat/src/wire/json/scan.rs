@@ -17,12 +17,20 @@ pub(super) fn document<'a>(source: &'a str, shape: &'static Shape) -> Result<Val
         depth: 0,
     };
     scanner.white_space();
-    let value = scanner.value(Some(shape))?;
+    let mut value = scanner.value(Some(shape))?;
+    let end = scanner.at;
     scanner.white_space();
-    match scanner.peek() {
-        None => Ok(value),
-        Some(_) => Err(scanner.unexpected("the end of the document")),
+    if scanner.peek().is_some() {
+        return Err(scanner.unexpected("the end of the document"));
     }
+    // White space around an object that was opened is part of it, so that nothing of
+    // the source is lost.
+    if let Value::Object(root) = &mut value {
+        let open = source.find('{').map_or(0, |at| at + 1);
+        root.open = source.get(..open).unwrap_or(root.open);
+        root.close = source.get(end - root.close.len()..).unwrap_or(root.close);
+    }
+    Ok(value)
 }
 
 struct Scanner<'a> {
@@ -102,7 +110,7 @@ impl<'a> Scanner<'a> {
         self.enter()?;
         self.at += 1;
         let open = self.since(start);
-        let mut fields: Vec<Field<'a>> = Vec::with_capacity(8);
+        let mut fields: Vec<Field<'a>> = Vec::with_capacity(4);
         let mut seen = HashSet::new();
         let mut lead = self.at;
         self.white_space();

@@ -29,7 +29,7 @@ fn untouched_document_is_one_kept_slice() {
     let value = parse(source, &OPEN).expect("valid");
     let mut out = Segments::new(source);
     value.write(&mut out);
-    assert_eq!(out.into_pieces(), vec![Segment::Kept(source.trim())]);
+    assert_eq!(out.into_pieces(), vec![Segment::Kept(source)]);
 }
 
 #[test]
@@ -86,14 +86,21 @@ fn rename_stays_in_place() {
 }
 
 #[test]
-fn splice_replaces_one_item_by_several() {
-    let source = r#"{"l":[{"i":0}, {"i":1} ,{"i":2}]}"#;
+fn replace_puts_several_items_in_place_of_one() {
+    let source = r#"{"l":[{"i":0}, {"i":1} ,{"i":2}, {"i":3}]}"#;
     let out = edited(source, |o| {
         let list = o.get_mut("l").and_then(Value::list_mut).expect("a list");
-        list.splice(1, vec!["10".into(), "11".into()]);
-        list.splice(9, vec!["99".into()]);
+        let mut n = 0;
+        list.replace(|item| {
+            n += 1;
+            match n {
+                2 => Replaced::By(vec!["10".into(), "11".into()]),
+                3 => Replaced::By(vec![]),
+                _ => Replaced::Kept(item),
+            }
+        });
     });
-    assert_eq!(out, r#"{"l":[{"i":0},10,11,{"i":2}]}"#);
+    assert_eq!(out, r#"{"l":[{"i":0},10,11, {"i":3}]}"#);
 }
 
 #[test]
@@ -210,7 +217,8 @@ proptest! {
     #[test]
     fn i6_parse_then_write_is_the_identity(source in json_text()) {
         let value = parse(&source, &OPEN).expect("valid");
-        prop_assert_eq!(written(&value, &source), source.trim());
+        let want = if value.object().is_some() { source.as_str() } else { source.trim() };
+        prop_assert_eq!(written(&value, &source), want);
     }
 
     #[test]

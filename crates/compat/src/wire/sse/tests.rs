@@ -53,7 +53,7 @@ fn comment_is_forwarded_before_its_blank_line_comes() {
         .push(Bytes::from_static(b": keep-alive\n"), &mut out)
         .expect("small");
     assert_eq!(out, [idle(": keep-alive\n")]);
-    assert!(!framer.is_mid_frame());
+    assert_eq!(framer.finish(), None);
 }
 
 #[test]
@@ -133,6 +133,10 @@ fn oversized_event_is_refused() {
         Err(Oversized)
     );
     assert_eq!(out, []);
+    // However it was cut.
+    let mut framer = Framer::default();
+    let whole = Bytes::from([vec![b'x'; MAX_EVENT_BYTES], b"\n\n".to_vec()].concat());
+    assert_eq!(framer.push(whole, &mut out), Err(Oversized));
 }
 
 #[test]
