@@ -52,6 +52,9 @@ struct Arguments {
     /// Shorter slices: figures good enough to see a mistake by
     #[arg(long)]
     quick: bool,
+    /// Measure this scenario alone, such as chat-1 or memory; may be repeated
+    #[arg(long, value_name = "ID", value_parser = scenario::IDS)]
+    only: Vec<String>,
     /// Also write all figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -106,6 +109,7 @@ impl Arguments {
             nginx: (!self.without_nginx).then_some(self.nginx),
             rounds: if self.quick { 3 } else { 5 },
             slice: Duration::from_millis(if self.quick { 200 } else { 800 }),
+            only: self.only,
             more_tries: usize::from(!self.quick),
         })
     }

@@ -19,7 +19,7 @@ use crate::http::HttpError;
 use crate::load::{Clients, Seen, Timed, once};
 use crate::process::{Cores, CpuTime, Machine, Memory, core_count};
 use crate::report::{Entrant, Held, Report, Run, ScenarioReport};
-use crate::scenario::{self, Contestant, Histories, Place, Scenario};
+use crate::scenario::{self, Contestant, Histories, MEMORY, Place, Scenario};
 use crate::target::{Launch, Log, Target, TargetError};
 use crate::upstream::Upstream;
 
@@ -33,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) slice: Duration,
     /// Tries after the first of a slice that was not quiet.
     pub(crate) more_tries: usize,
+    /// Ids of the scenarios to measure; all, if it names none.
+    pub(crate) only: Vec<String>,
     /// Where ledgers are kept: the disk whose sync is part of the figures.
     pub(crate) directory: PathBuf,
 }
@@ -104,7 +106,10 @@ pub(crate) fn run(settings: &Settings, tell: &mut dyn FnMut(&str)) -> Result<Rep
     report.sync_us = sync_cost(bench.directory.path(), clock)?;
     let targets = bench.start()?;
     let histories = Histories::new(learn(&targets.farrier)?);
-    for scenario in scenario::all(&histories) {
+    let wanted = scenario::all(&histories)
+        .into_iter()
+        .filter(|scenario| settings.wants(scenario.id));
+    for scenario in wanted {
         tell(&format!(
             "{}: {}, {} at once",
             scenario.id, scenario.what, scenario.connections
@@ -112,16 +117,16 @@ pub(crate) fn run(settings: &Settings, tell: &mut dyn FnMut(&str)) -> Result<Rep
         report.scenarios.push(bench.measure(&scenario, &targets)?);
     }
     targets.stop()?;
-    let held = histories.contestants(Script::Held);
-    for contestant in held
-        .iter()
-        .filter(|contestant| contestant.place != Place::Direct)
-    {
+    let held = histories
+        .contestants(Script::Held)
+        .into_iter()
+        .filter(|_| settings.wants(MEMORY));
+    for contestant in held.filter(|contestant| contestant.place != Place::Direct) {
         tell(&format!(
-            "memory of {HELD_AT_ONCE} requests in flight: {}",
+            "{MEMORY}: {HELD_AT_ONCE} requests in flight, {}",
             contestant.name
         ));
-        report.memory.extend(bench.hold(contestant)?);
+        report.memory.extend(bench.hold(&contestant)?);
     }
     bench.upstream.stop();
     report.conclude();
@@ -143,6 +148,14 @@ fn learn(farrier: &Target) -> Result<Vec<String>, RunError> {
             .ok_or(RunError::Turn { turn })
     };
     (0..TURNS).map(learn_one).collect()
+}
+
+// === impl Settings ===
+
+impl Settings {
+    fn wants(&self, id: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|wanted| wanted == id)
+    }
 }
 
 // === impl Bench ===

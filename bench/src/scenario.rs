@@ -47,6 +47,22 @@ pub(crate) struct Histories {
     unknown: Vec<String>,
 }
 
+/// What can be asked for by name.
+pub(crate) const IDS: [&str; 10] = [
+    "chat-1",
+    "chat-16",
+    "stream-1",
+    "stream-16",
+    "tools-1",
+    "tools-16",
+    "paced-16",
+    "history-1",
+    "history-16",
+    MEMORY,
+];
+/// Requests that wait for their answer, and what they weigh meanwhile.
+pub(crate) const MEMORY: &str = "memory";
+
 pub(crate) const DIRECT: &str = "direct";
 pub(crate) const NGINX: &str = "nginx";
 pub(crate) const PLAIN: &str = "farrier, no plan";
@@ -206,4 +222,20 @@ const fn exactly(bytes: usize) -> RangeInclusive<usize> {
 fn grown(turn: &RangeInclusive<usize>) -> RangeInclusive<usize> {
     let bytes = HISTORY_BYTES - RENAMED;
     bytes + TURNS * turn.start()..=bytes + TURNS * turn.end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_can_be_asked_for_by_its_id() {
+        let scenarios = all(&Histories::new(unknown_ids()));
+        let ids: Vec<&str> = scenarios
+            .iter()
+            .map(|scenario| scenario.id)
+            .chain([MEMORY])
+            .collect();
+        assert_eq!(ids, IDS);
+    }
 }

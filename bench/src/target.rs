@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -24,8 +24,8 @@ pub(crate) struct Target {
     address: SocketAddr,
     pids: Pids,
     child: Child,
-    /// Reads what the child says until it ends; the child must never wait for us.
-    listening: Option<JoinHandle<()>>,
+    /// Closed once the child has closed its stderr, which it does by ending; taken once that is waited for.
+    ended: Option<Receiver<()>>,
 }
 
 /// How a target is started.
@@ -82,19 +82,19 @@ impl Launch<'_> {
                 Log::Warnings => "warn",
             },
         );
-        let (child, mut said) = self.spawn("farrier", command)?;
+        let (child, said) = self.spawn("farrier", command)?;
         let listens = |line: &str| {
             let (_, after) = line.split_once("listens on http://")?;
             after.split('/').next()?.parse().ok()
         };
-        let address: SocketAddr = said.wait_for("farrier", listens)?;
+        let (address, ended) = said.wait_for("farrier", listens)?;
         let pids = vec![child.id()];
         Ok(Target {
             name: "farrier",
             address,
             pids,
             child,
-            listening: said.drained(),
+            ended: Some(ended),
         })
     }
 
@@ -112,7 +112,7 @@ impl Launch<'_> {
             .arg("-c")
             .arg(&config)
             .args(["-e", "stderr"]);
-        let (child, mut said) = self.spawn("nginx", command)?;
+        let (child, said) = self.spawn("nginx", command)?;
         let worker = |line: &str| {
             line.split_once("start worker process ")?
                 .1
@@ -120,14 +120,14 @@ impl Launch<'_> {
                 .parse()
                 .ok()
         };
-        let worker: u32 = said.wait_for("nginx", worker)?;
+        let (worker, ended) = said.wait_for("nginx", worker)?;
         let pids = vec![child.id(), worker];
         Ok(Target {
             name: "nginx",
             address,
             pids,
             child,
-            listening: said.drained(),
+            ended: Some(ended),
         })
     }
 
@@ -195,21 +195,25 @@ impl Target {
     /// Tells it to stop, and waits until it has.
     pub(crate) fn stop(mut self) -> Result<(), TargetError> {
         self.tell_to_stop();
-        // Its end closes its stderr, which is the end of the thread that reads it.
-        let (ended, end) = mpsc::channel::<()>();
-        if let Some(listening) = self.listening.take() {
-            thread::spawn(move || {
-                drop(listening.join());
-                drop(ended);
-            });
-            if end.recv_timeout(READY) == Err(RecvTimeoutError::Timeout) {
-                drop(self.child.kill());
-                drop(self.child.wait());
-                return Err(TargetError::NotStopped { program: self.name });
-            }
+        let ended = self.ended.take().map(|ended| ended.recv_timeout(READY));
+        let in_time = ended != Some(Err(RecvTimeoutError::Timeout));
+        if !in_time {
+            self.child.kill().map_err(self.not_waited_for())?;
         }
-        drop(self.child.wait());
-        Ok(())
+        self.child.wait().map_err(self.not_waited_for())?;
+        if in_time {
+            Ok(())
+        } else {
+            Err(TargetError::NotStopped { program: self.name })
+        }
+    }
+
+    fn not_waited_for(&self) -> impl Fn(io::Error) -> TargetError + use<> {
+        let what = format!("the end of {}", self.name);
+        move |source| TargetError::Io {
+            what: what.clone(),
+            source,
+        }
     }
 
     fn tell_to_stop(&self) {
@@ -221,7 +225,7 @@ impl Target {
 impl Drop for Target {
     /// Signals the processes of a run that failed.
     fn drop(&mut self) {
-        if self.listening.is_some() {
+        if self.ended.is_some() {
             self.tell_to_stop();
         }
     }
@@ -231,48 +235,43 @@ impl Drop for Target {
 #[derive(Debug)]
 struct Said {
     lines: Receiver<String>,
-    reader: Option<JoinHandle<()>>,
-    so_far: Vec<String>,
+    ended: Receiver<()>,
 }
 
 impl Said {
+    /// Reads until the child ends, whoever listens: it must never have to wait for us.
     fn listen(stderr: ChildStderr) -> Self {
-        let (sender, lines) = mpsc::sync_channel(SAID_LINES);
-        let reader = thread::spawn(move || {
+        let (line_sender, lines) = mpsc::sync_channel(SAID_LINES);
+        let (end_sender, ended) = mpsc::channel();
+        thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                // Once the target is ready nobody listens, and the rest is only read.
-                drop(sender.send(line));
+                // Once the target is ready nobody listens any more.
+                let _nobody_listens = line_sender.send(line);
             }
+            drop(end_sender);
         });
-        Self {
-            lines,
-            reader: Some(reader),
-            so_far: Vec::new(),
-        }
+        Self { lines, ended }
     }
 
+    /// Listens until `find` finds what it wants in a line.
     fn wait_for<T>(
-        &mut self,
+        self,
         program: &'static str,
-        mut find: impl FnMut(&str) -> Option<T>,
-    ) -> Result<T, TargetError> {
-        while let Ok(line) = self.lines.recv_timeout(READY) {
+        find: impl Fn(&str) -> Option<T>,
+    ) -> Result<(T, Receiver<()>), TargetError> {
+        let mut said = Vec::new();
+        while said.len() < SAID_LINES
+            && let Ok(line) = self.lines.recv_timeout(READY)
+        {
             if let Some(found) = find(&line) {
-                return Ok(found);
+                return Ok((found, self.ended));
             }
-            self.so_far.push(line);
-            if self.so_far.len() == SAID_LINES {
-                break;
-            }
+            said.push(line);
         }
         Err(TargetError::NotReady {
             program,
-            said: self.so_far.join("\n"),
+            said: said.join("\n"),
         })
-    }
-
-    fn drained(&mut self) -> Option<JoinHandle<()>> {
-        self.reader.take()
     }
 }
 
@@ -340,4 +339,44 @@ http {{
 }}
 "
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch<'l>(directory: &tempfile::TempDir, program: &'l str) -> Launch<'l> {
+        Launch {
+            cores: None,
+            directory: directory.path().to_owned(),
+            upstream: SocketAddr::from(([127, 0, 0, 1], 1)),
+            program: Path::new(program),
+        }
+    }
+
+    #[test]
+    fn a_program_that_ends_before_it_is_ready_is_quoted() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let ledger = directory.path().join("ledger.db");
+        let started = launch(&directory, "sh").farrier(&ledger, Log::Warnings);
+        let error = started
+            .expect_err("a shell knows no script of that name")
+            .to_string();
+        assert!(
+            error.starts_with("expected farrier to be ready within 20s, got: "),
+            "{error}"
+        );
+        assert!(error.contains("up"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_nginx_comes_with_the_line_that_installs_it() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let started = launch(&directory, "no-such-nginx").nginx();
+        let error = started.expect_err("there is no such program").to_string();
+        assert!(
+            error.contains("`apt-get install -y nginx-light`"),
+            "{error}"
+        );
+    }
 }

@@ -220,3 +220,75 @@ fn chunk(event: &[u8]) -> Vec<u8> {
 }
 
 const END: &[u8] = b"0\r\n\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::{CHAT_BYTES, CHUNKS, PLAIN_MODEL, chat, request};
+    use crate::load::{Clients, Timed, once};
+
+    /// What `test` sees of an upstream that is stopped afterwards.
+    fn with_upstream<T>(test: impl FnOnce(&Upstream, Clock) -> T) -> T {
+        let clock = Clock::start();
+        let upstream = Upstream::start(clock).expect("loopback can be bound");
+        let seen = test(&upstream, clock);
+        upstream.stop();
+        seen
+    }
+
+    fn ask(script: Script) -> Vec<u8> {
+        request(script, &chat(PLAIN_MODEL, script))
+    }
+
+    #[test]
+    fn every_script_is_answered_with_what_it_names() {
+        let answered = |script| {
+            with_upstream(|upstream, _| once(upstream.address(), &ask(script)).expect("an answer"))
+        };
+        let (head, json) = answered(Script::Json);
+        assert_eq!((head.status, head.received), (200, Some(CHAT_BYTES)));
+        assert!(json.starts_with(b"{\"choices\""));
+        for script in [Script::Stream, Script::ToolStream, Script::Paced] {
+            let stream = String::from_utf8(answered(script).1).expect("it is text");
+            assert_eq!(stream.matches("data: {").count(), CHUNKS, "{script:?}");
+            assert!(stream.ends_with("data: [DONE]\n\n"), "{script:?}");
+        }
+        let turn = String::from_utf8(answered(Script::Turn(7)).1).expect("it is text");
+        assert!(turn.contains("functions.read:7"));
+    }
+
+    #[test]
+    fn held_requests_are_answered_once_they_are_released() {
+        let request = ask(Script::Held);
+        let seen = with_upstream(|upstream, clock| {
+            let clients = Clients::connect(upstream.address(), 3, &request, Timed::Request, clock);
+            let mut clients = clients.expect("it listens");
+            thread::scope(|scope| {
+                let asking = scope.spawn(|| clients.ask_for(Duration::ZERO));
+                assert!(upstream.holds(3));
+                upstream.release();
+                asking.join().expect("no panic").expect("answers")
+            })
+        });
+        assert_eq!(seen.requests, 3);
+    }
+
+    #[test]
+    fn a_paced_stream_tells_how_long_each_chunk_took() {
+        let request = ask(Script::Paced);
+        let seen = with_upstream(|upstream, clock| {
+            let clients = Clients::connect(upstream.address(), 2, &request, Timed::Chunk, clock);
+            clients
+                .expect("it listens")
+                .ask_for(Duration::ZERO)
+                .expect("answers")
+        });
+        // The first chunk tells the role and the last the reason: no time in either.
+        assert_eq!(seen.latencies.len(), 2 * (CHUNKS - 2));
+        assert!(
+            seen.latencies
+                .iter()
+                .all(|latency| *latency < Duration::from_secs(10))
+        );
+    }
+}

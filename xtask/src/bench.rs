@@ -22,6 +22,9 @@ pub(crate) struct GatewayArgs {
     /// Shorter slices: figures good enough to see a mistake by.
     #[arg(long)]
     quick: bool,
+    /// Measure this scenario alone, such as chat-1 or memory; may be repeated.
+    #[arg(long, value_name = "ID")]
+    only: Vec<String>,
     /// Also write all figures to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -39,6 +42,9 @@ pub(crate) fn run(bench: &Bench, workspace: &Workspace) -> Result<(), Failure> {
     if args.quick {
         measure.arg("--quick");
     }
+    args.only.iter().for_each(|id| {
+        measure.args(["--only", id]);
+    });
     if let Some(json) = &args.json {
         // Relative to where the command was typed; the child runs elsewhere.
         let json = std::path::absolute(json).map_err(Failure::file(json))?;

@@ -48,15 +48,17 @@ impl fmt::Display for Report {
         for scenario in &self.scenarios {
             write!(f, "\n{scenario}")?;
         }
-        writeln!(
-            f,
-            "\nmemory: {HELD_AT_ONCE} requests of {HISTORY_BYTES} bytes in flight, their answer withheld; growth of each in bodies"
-        )?;
-        write!(
-            f,
-            "{}",
-            Table::new(MEMORY_HEAD, self.memory.iter().map(Held::cells))
-        )?;
+        if !self.memory.is_empty() {
+            writeln!(
+                f,
+                "\nmemory: {HELD_AT_ONCE} requests of {HISTORY_BYTES} bytes in flight, their answer withheld; growth of each in bodies"
+            )?;
+            write!(
+                f,
+                "{}",
+                Table::new(MEMORY_HEAD, self.memory.iter().map(Held::cells))
+            )?;
+        }
         let (all, noisy) = self.runs();
         writeln!(
             f,

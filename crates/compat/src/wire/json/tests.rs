@@ -277,3 +277,13 @@ fn opened_and_made_objects_are_edited_in_place() {
     });
     assert_eq!(out, r#"{"k": {"x": 1.0 ,"y":true}, "n": 2,"m":{"z":0}}"#);
 }
+
+proptest! {
+    #[test]
+    fn strings_stop_where_a_plain_search_stops(text in "[ -~\u{7f}-\u{ff}\u{0}-\u{1f}\"\\\\]{0,40}", lead in 0usize..9) {
+        let source = format!("\"{}{text}", "x".repeat(lead));
+        let ours = parse(&source, &Shape::Object(&[])).map(|_| ());
+        let theirs = serde_json::from_str::<serde::de::IgnoredAny>(&source).map(|_| ());
+        prop_assert_eq!(ours.is_ok(), theirs.is_ok(), "{:?}", source);
+    }
+}
