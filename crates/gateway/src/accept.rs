@@ -90,6 +90,7 @@ impl Gateway {
             routes,
             seeds,
             traces,
+            writes: Tracker::new(),
         };
         Ok(Bound {
             listener,
@@ -137,6 +138,10 @@ impl Bound {
         };
         let drained = listener.serve(service, limits, &requests, shutdown).await;
         info!(cut = drained.cut, "drained");
+        // What a cut reply gave its client may be replayed to the next run.
+        if gateway.writes.idle(gateway.deadlines.ledger_record).await > 0 {
+            gateway.writes.cut();
+        }
         // With the gateway goes the last sender of transcripts; its writer then finishes what is queued.
         drop(gateway);
         if background.idle(FLUSH).await > 0 {

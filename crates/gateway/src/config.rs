@@ -105,6 +105,8 @@ pub struct Provider {
     pub http: HttpVersion,
     /// PEM certificates to trust besides the public ones.
     pub ca_file: Option<PathBuf>,
+    /// What may be asked of it besides chat completions.
+    pub pass_through: PassThrough,
 }
 
 /// A secret and how a provider wants to see it.
@@ -137,6 +139,41 @@ pub enum HttpVersion {
     /// HTTP/2 only; without TLS with prior knowledge.
     Http2,
 }
+
+/// What callers may ask of a provider besides chat completions, with its credential.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PassThrough {
+    /// Whatever is below `/v1`, by any method: files, batches, fine-tuning, what the account's owner manages.
+    All,
+    /// `GET`, `HEAD` and `POST` on [`INFERENCE_PATHS`].
+    #[default]
+    Inference,
+}
+
+/// What a model is asked for besides chat completions, below `/v1/`. None of it lists, changes or deletes what another
+/// caller has left with the provider.
+///
+/// Sources: the API references of OpenAI and Anthropic, and vLLM's list of supported endpoints.
+pub const INFERENCE_PATHS: [&str; 18] = [
+    "audio/speech",
+    "audio/transcriptions",
+    "audio/translations",
+    "classify",
+    "completions",
+    "embeddings",
+    "images/edits",
+    "images/generations",
+    "images/variations",
+    "messages",
+    "messages/count_tokens",
+    "moderations",
+    "pooling",
+    "rerank",
+    "responses",
+    "responses/compact",
+    "responses/input_tokens",
+    "score",
+];
 
 /// A model name and where it leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -408,6 +445,7 @@ impl Provider {
             server: None,
             http: HttpVersion::default(),
             ca_file: None,
+            pass_through: PassThrough::default(),
         }
     }
 

@@ -15,6 +15,7 @@ use http::request::Parts;
 use http::{Method, Uri};
 
 use crate::config::Config;
+use crate::path;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +30,13 @@ pub(crate) enum Endpoint {
     Model(String),
     /// `GET /v1/models`
     Models,
-    /// Any other `/v1/…`, by its path and query below `/v1`.
-    PassThrough(String),
+    /// Any other `/v1/…`.
+    PassThrough {
+        /// What it names below `v1/`, as [`path::plain`] has it.
+        plain: String,
+        /// Path and query below `/v1` as they go on.
+        written: String,
+    },
     /// `GET /readyz`: new work is welcome.
     Ready,
 }
@@ -95,43 +101,36 @@ pub(crate) struct Callers {
 impl Endpoint {
     /// What the request line asks for.
     pub(crate) fn of(method: &Method, uri: &Uri) -> Result<Self, NoEndpoint> {
-        let path = uri.path();
-        // What climbs out of /v1 on the provider's side would take the credential with it.
-        if path
-            .split('/')
-            .any(|segment| matches!(decoded(segment).as_str(), "." | ".."))
-        {
-            return Err(NoEndpoint::Path);
-        }
-        let get = |path, endpoint| match *method {
-            Method::GET | Method::HEAD => Ok(endpoint),
-            _ => Err(NoEndpoint::Method {
-                path,
-                allowed: "GET, HEAD",
-                method: method.clone(),
-            }),
-        };
-        match path {
-            "/v1/chat/completions" if method == Method::POST => Ok(Self::ChatCompletions),
-            "/v1/chat/completions" => {
-                let path = "/v1/chat/completions";
-                Err(NoEndpoint::Method {
-                    path,
-                    allowed: "POST",
-                    method: method.clone(),
-                })
+        let plain = path::plain(uri.path()).ok_or(NoEndpoint::Path)?;
+        let only = |allowed: &'static str, path, endpoint| {
+            if allowed.split(", ").any(|name| name == method.as_str()) {
+                return Ok(endpoint);
             }
-            "/healthz" => get("/healthz", Self::Health),
-            "/metrics" => get("/metrics", Self::Metrics),
-            "/readyz" => get("/readyz", Self::Ready),
-            "/v1/models" => get("/v1/models", Self::Models),
-            _ => match path.strip_prefix("/v1/") {
-                None => Err(NoEndpoint::Path),
-                Some(rest) => match rest.strip_prefix("models/") {
-                    Some(model) => get("/v1/models/…", Self::Model(decoded(model))),
-                    None => Ok(Self::PassThrough(below_v1(uri))),
-                },
-            },
+            let method = method.clone();
+            Err(NoEndpoint::Method {
+                path,
+                allowed,
+                method,
+            })
+        };
+        match plain.as_str() {
+            "healthz" => only(READ, "/healthz", Self::Health),
+            "metrics" => only(READ, "/metrics", Self::Metrics),
+            "readyz" => only(READ, "/readyz", Self::Ready),
+            "v1/models" => only(READ, "/v1/models", Self::Models),
+            // A server that does not tell upper from lower case must not be asked past the plan.
+            chat if chat.eq_ignore_ascii_case("v1/chat/completions") => {
+                only("POST", "/v1/chat/completions", Self::ChatCompletions)
+            }
+            other => {
+                let plain = other.strip_prefix("v1/").ok_or(NoEndpoint::Path)?;
+                if let Some(model) = plain.strip_prefix("models/") {
+                    return only(READ, "/v1/models/…", Self::Model(model.to_owned()));
+                }
+                let written = path::below(uri, "v1").ok_or(NoEndpoint::Path)?;
+                let plain = plain.to_owned();
+                Ok(Self::PassThrough { plain, written })
+            }
         }
     }
 
@@ -139,25 +138,6 @@ impl Endpoint {
     pub(crate) fn is_probe(&self) -> bool {
         matches!(self, Self::Health | Self::Ready)
     }
-}
-
-fn below_v1(uri: &Uri) -> String {
-    let whole = uri.path_and_query().map_or("", |whole| whole.as_str());
-    whole.strip_prefix("/v1").unwrap_or_default().to_owned()
-}
-
-/// A path segment with its percent escapes undone: clients escape the slash in a model's name.
-fn decoded(segment: &str) -> String {
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let escaped = (first == b'%').then(|| tail.get(..2)).flatten();
-        let escaped =
-            escaped.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        bytes.push(escaped.unwrap_or(first));
-        rest = if escaped.is_some() { &tail[2..] } else { tail };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 // === impl Callers ===
@@ -259,11 +239,10 @@ fn keyless(headers: &HeaderMap) -> Result<Caller, Refused> {
         .iter()
         .find_map(|name| headers.get(name))
         .map(|value| value.as_bytes());
-    let session = session.map(String::from_utf8_lossy).unwrap_or_default();
-    let scope = Scope::new(format!(
-        "loopback\n{}\n{session}",
-        agent.as_deref().unwrap_or_default()
-    ));
+    // Escaped, so that sessions whose names are no text stay apart.
+    let session = session.unwrap_or_default().escape_ascii();
+    let agent_name = agent.as_deref().unwrap_or_default();
+    let scope = Scope::new(format!("loopback\n{agent_name}\n{session}"));
     Ok(Caller { agent, scope })
 }
 
@@ -309,6 +288,7 @@ fn host_name(host: &str) -> &str {
     }
 }
 
+const READ: &str = "GET, HEAD";
 const BEARER: &str = "Bearer ";
 const MAX_NAME_BYTES: usize = 64;
 const LOCAL_NAMES: [&str; 2] = ["localhost", "inference.local"];

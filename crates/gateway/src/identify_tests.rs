@@ -26,19 +26,70 @@ fn each_path_has_its_endpoint() {
     assert_eq!(endpoint("HEAD", "/readyz"), Ok(Endpoint::Ready));
     assert_eq!(endpoint("GET", "/metrics"), Ok(Endpoint::Metrics));
     assert_eq!(
-        endpoint("PUT", "/v1/x/y?z=1"),
-        Ok(Endpoint::PassThrough("/x/y?z=1".to_owned()))
+        endpoint("PUT", "/v1//x/%79/?z=1"),
+        Ok(Endpoint::PassThrough {
+            plain: "x/y".to_owned(),
+            written: "/x/%79?z=1".to_owned()
+        })
     );
+    for path in ["/", "/v1", "/v2/models", "/v1x/models", "/%761/x"] {
+        assert_eq!(endpoint("GET", path), Err(NoEndpoint::Path), "{path}");
+    }
+}
+
+#[test]
+fn a_chat_completion_takes_its_plan_however_its_path_is_written() {
     for path in [
-        "/",
-        "/v1",
-        "/v2/models",
-        "/v1x/models",
+        "/v1//chat/completions",
+        "/v1/chat/completions/",
+        "//v1/chat//completions//",
+        "/v1/chat%2Fcompletions",
+        "/v1/chat/completion%2573",
+        "/v1/Chat/Completions",
+        "/v1/chat/completions;a=1",
+    ] {
+        let found = endpoint("POST", path);
+        assert_eq!(found, Ok(Endpoint::ChatCompletions), "{path}");
+    }
+    assert!(matches!(
+        endpoint("GET", "/v1/chat/completions/"),
+        Err(NoEndpoint::Method {
+            allowed: "POST",
+            ..
+        })
+    ));
+    assert_eq!(endpoint("GET", "/v1/models/"), Ok(Endpoint::Models));
+}
+
+#[test]
+fn no_path_climbs_out_of_v1() {
+    for path in [
         "/v1/../x",
         "/v1/a/%2E%2e/%2e./x",
         "/v1/%2e/x",
+        "/v1/..%2f..%2fadmin",
+        "/v1/x%2f..%2f..%2fadmin",
+        "/v1/..%5c..%5cadmin",
+        "/v1/..;/admin",
+        "/v1/%252e%252e/admin",
+        "/v1/models/%2e%2e%2fadmin",
     ] {
         assert_eq!(endpoint("GET", path), Err(NoEndpoint::Path), "{path}");
+    }
+}
+
+#[test]
+fn sessions_that_are_no_text_stay_apart() {
+    let scope = |session: &[u8]| {
+        let value = http::HeaderValue::from_bytes(session).unwrap();
+        let headers = HeaderMap::from_iter([(SESSION[0].clone(), value)]);
+        keyless(&headers).unwrap().scope
+    };
+    let names: [&[u8]; 5] = [b"\xff", b"\xfe", b"\xef\xbf\xbd", b"\\xff", "é".as_bytes()];
+    for (index, one) in names.iter().enumerate() {
+        for other in &names[..index] {
+            assert_ne!(scope(one), scope(other), "{one:?} {other:?}");
+        }
     }
 }
 

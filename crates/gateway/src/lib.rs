@@ -8,7 +8,9 @@
 //!
 //! Invariants:
 //! * With an empty plan, request body and every reply byte pass unchanged; only the model's name may be replaced.
-//! * A provider's status, body and header fields pass unchanged; an answer of ours carries `x-farrier-fault`.
+//! * A provider's status, body and end-to-end header fields pass unchanged. An answer of ours carries
+//!   `x-farrier-fault`; no provider's does, as it may not speak in our name.
+//! * A path means the same to us and to the provider, and besides inference nothing passes that is not configured.
 //! * The credential enters in `upstream` and nowhere else; what the caller presented to us never leaves.
 //! * A turn is in the ledger before its end is given to the client.
 //! * Every wait is bounded, nothing is queued without a bound, and a client that leaves cancels its request.
@@ -23,6 +25,7 @@ mod identify;
 mod metrics;
 mod models;
 mod passthrough;
+mod path;
 mod plans;
 mod probes;
 mod record;
@@ -79,6 +82,8 @@ pub struct Gateway {
     routes: Routes,
     seeds: Seeds,
     traces: Option<Traces>,
+    /// What is still to be remembered of replies whose clients left.
+    writes: Tracker,
 }
 
 /// A request as it goes on: its body, and what is to be done with the reply if that is read at all.
@@ -132,8 +137,9 @@ impl Gateway {
                 probes::metrics(&self.metrics, self.ledger.stats())
             }
             Endpoint::Model(model) => Ok(models::one(self.routes.select(&model)?)),
-            Endpoint::PassThrough(path) => {
-                self.pass_through(&path, caller, head, body, record).await
+            Endpoint::PassThrough { plain, written } => {
+                let path = (plain.as_str(), written.as_str());
+                self.pass_through(path, caller, head, body, record).await
             }
             Endpoint::Health | Endpoint::Models | Endpoint::Ready => Ok(models::all(&self.routes)),
         }
@@ -164,17 +170,17 @@ impl Gateway {
     }
 
     /// Everything else below `/v1`: the provider is chosen by the model the body names, if it names one, and what it
-    /// answers is passed on.
+    /// answers is passed on. The path is what it names, and how it is written.
     async fn pass_through(
         &self,
-        path: &str,
+        (plain, written): (&str, &str),
         caller: Caller,
         head: Parts,
         body: &mut Incoming,
         record: &mut Record,
     ) -> Result<Response<Source>, Cause> {
         let body = self.read(&head.headers, body, record).await?;
-        let (upstream, body) = match passthrough::named_model(&body) {
+        let (upstream, body) = match passthrough::named_model(&head.headers, &body)? {
             None => (self.routes.default_upstream()?, body.into()),
             Some(model) => {
                 let route = self.routes.select(&model)?;
@@ -186,7 +192,8 @@ impl Gateway {
             }
         };
         record.on_provider(&upstream.name);
-        let uri = upstream.below(path).ok_or(Cause::Path)?;
+        passthrough::check(upstream, &head.method, plain)?;
+        let uri = upstream.below(written).ok_or(Cause::Path)?;
         let reply = upstream.send(head.method, uri, head.headers, body).await?;
         record.answered(reply.status());
         Ok(self.relay(caller.scope, upstream).pass(reply))
@@ -277,7 +284,7 @@ impl Gateway {
             upstream: Arc::clone(upstream),
             silence: self.deadlines.silence,
             max_reply_bytes: self.max_reply_bytes,
-            tasks: self.requests.clone(),
+            writes: self.writes.clone(),
         }
     }
 }

@@ -69,8 +69,8 @@ pub(crate) struct Relay {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) silence: Duration,
     pub(crate) max_reply_bytes: usize,
-    /// Runs what has to be remembered of a reply whose client left.
-    pub(crate) tasks: Tracker,
+    /// Writes what has to be remembered of a reply whose client left.
+    pub(crate) writes: Tracker,
 }
 
 /// Where turns are remembered, for whom, and how long that may take.

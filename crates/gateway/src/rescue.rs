@@ -17,6 +17,7 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use crate::identify::{NoEndpoint, Refused};
+use crate::passthrough::NotAllowed;
 use crate::select::NoRoute;
 use crate::upstream::{UpstreamError, UpstreamFault};
 
@@ -33,6 +34,8 @@ pub(crate) enum Cause {
     NoEndpoint(#[from] NoEndpoint),
     #[error(transparent)]
     NoRoute(#[from] NoRoute),
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
     #[error("expected a path that is a URL with base_url before it, got another")]
     Path,
     #[error(transparent)]
@@ -94,6 +97,7 @@ pub(crate) fn rescue(cause: &Cause) -> Answer {
         }
         Cause::NoRoute(NoRoute::Model { .. }) => (StatusCode::NOT_FOUND, Client, "model_not_found"),
         Cause::NoRoute(NoRoute::NoDefault) => (StatusCode::NOT_FOUND, Client, "provider_not_found"),
+        Cause::NotAllowed(_) => (StatusCode::FORBIDDEN, Client, "path_not_allowed"),
         Cause::Refused(Refused::AgentName) => {
             (StatusCode::BAD_REQUEST, Client, "agent_name_malformed")
         }

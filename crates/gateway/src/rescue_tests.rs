@@ -153,6 +153,19 @@ fn requests_that_lead_nowhere() {
 }
 
 #[test]
+fn what_a_provider_is_not_open_for() {
+    assert_told(
+        NotAllowed {
+            method: "DELETE".to_owned(),
+            path: "/v1/files/f1".to_owned(),
+            provider: "openai".to_owned(),
+        },
+        "403 client permission_error path_not_allowed: expected GET, HEAD or POST on an inference endpoint, got \
+         \"DELETE\" on \"/v1/files/f1\"; set pass_through = \"all\" for provider \"openai\" to let everything pass",
+    );
+}
+
+#[test]
 fn a_model_name_of_any_length_is_shown_short() {
     let message = told(NoRoute::Model {
         model: "é".repeat(10_000),

@@ -164,7 +164,7 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>)
 }
 
 /// A name from a request, quoted, escaped and of bounded length.
-fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     let end = name.floor_char_boundary(MAX_SHOWN_BYTES);
     let more = if end < name.len() { "…" } else { "" };
     format!("{:?}{more}", &name[..end])

@@ -32,6 +32,7 @@ use tracing::{debug, warn};
 use crate::config::TraceConfig;
 use crate::metrics::Metrics;
 use crate::record::Ending;
+use mask::Declared;
 
 /// Hands out captures and takes them back.
 #[derive(Debug)]
@@ -219,6 +220,7 @@ impl Capture {
         DirBuilder::new().mode(0o700).create(folder)?;
         let case = toml::to_string(&self.case()).map_err(io::Error::other)?;
         file(folder, "case.toml", case.as_bytes())?;
+        let declared = Declared::of(&self.request.pieces.concat());
         let bodies = [
             ("request", &self.request),
             ("upstream-request", &self.upstream_request),
@@ -234,7 +236,7 @@ impl Capture {
             let shown = if keep_text {
                 whole
             } else {
-                mask::masked(&whole, stream)
+                mask::masked(&whole, stream, &declared)
             };
             file(
                 folder,

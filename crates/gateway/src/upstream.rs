@@ -31,7 +31,7 @@ use hyper_util::rt::TokioTimer;
 pub(crate) use decode::{Coding, Decoder};
 pub(crate) use headers::{for_client, plain_please};
 
-use crate::config::{Api, Deadlines, HttpVersion, Mistake, Provider};
+use crate::config::{Api, Deadlines, HttpVersion, Mistake, PassThrough, Provider};
 use connect::{ConnectTimedOut, Connector};
 
 /// A provider and its pooled connections.
@@ -41,6 +41,7 @@ pub(crate) struct Upstream {
     pub(crate) api: Api,
     pub(crate) base_url: String,
     pub(crate) server: Option<String>,
+    pub(crate) pass_through: PassThrough,
     base: Uri,
     chat: Uri,
     credential: Option<(HeaderName, HeaderValue)>,
@@ -132,6 +133,7 @@ impl Upstream {
             api: provider.api,
             base_url,
             server: provider.server.clone(),
+            pass_through: provider.pass_through,
             base,
             chat,
             credential,

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use farrier_gateway::config::{Api, HttpVersion};
+use farrier_gateway::config::{Api, HttpVersion, PassThrough};
 use farrier_secrets::SecretRef;
 use http::{HeaderName, Uri};
 use serde::Serialize;
@@ -77,6 +77,7 @@ pub(super) struct RawProvider {
     pub(super) server: Option<At<String>>,
     pub(super) http_version: Option<At<HttpVersion>>,
     pub(super) ca_file: Option<At<PathBuf>>,
+    pub(super) pass_through: Option<At<PassThrough>>,
 }
 
 /// `[[route]]`
@@ -469,6 +470,19 @@ const PROVIDER: &[Key<RawProvider>] = &[
         absent: Means("the public authorities alone"),
         doc: "PEM certificates to trust besides the public ones.",
         read: |raw, given| raw.ca_file = given.path(),
+    },
+    Key {
+        name: "pass_through",
+        also: &["passthrough"],
+        takes: "`\"inference\"` or `\"all\"`",
+        absent: Means("`\"inference\"`"),
+        doc: "What callers may ask of it besides chat completions: other inference, or all that is below `/v1`.",
+        read: |raw, given| {
+            raw.pass_through = given.choice(&[
+                ("inference", PassThrough::Inference),
+                ("all", PassThrough::All),
+            ]);
+        },
     },
 ];
 

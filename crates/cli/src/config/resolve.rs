@@ -186,6 +186,9 @@ impl Resolution<'_> {
                     .http_version
                     .map_or_else(Default::default, |version| version.value),
                 ca_file: value.ca_file.and_then(|path| self.readable(&path)),
+                pass_through: value
+                    .pass_through
+                    .map_or_else(Default::default, |open| open.value),
                 ..Provider::new(name.value, base_url.value)
             });
         }

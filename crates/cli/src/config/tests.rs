@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use farrier_compat::registry::Registry;
 
-use farrier_gateway::config::{Deadlines, HttpVersion, Limits};
+use farrier_gateway::config::{Deadlines, HttpVersion, INFERENCE_PATHS, Limits, PassThrough};
 
 const DOC: &str = include_str!("../../../../docs/configuration.md");
 
@@ -78,6 +78,16 @@ fn the_documentation_shows_every_key_as_the_tables_have_it() {
             whole.contains(row.key),
             "the whole example lacks {}",
             row.key
+        );
+    }
+}
+
+#[test]
+fn the_documentation_lists_every_path_that_passes() {
+    for path in INFERENCE_PATHS {
+        assert!(
+            DOC.contains(&format!("`{path}`")),
+            "docs/configuration.md lacks `{path}`"
         );
     }
 }
@@ -162,6 +172,10 @@ fn every_key_of_the_whole_example_arrives() {
     assert_eq!(
         (rack.server.as_deref(), rack.http),
         (Some("vllm"), HttpVersion::Http1)
+    );
+    assert_eq!(
+        (moonshot.pass_through, rack.pass_through),
+        (PassThrough::Inference, PassThrough::All)
     );
     assert_eq!(
         draft.routes[1].upstream_model.as_deref(),

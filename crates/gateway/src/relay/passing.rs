@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use super::Aborted;
 use super::silence::Silence;
 use crate::record::{Ending, Record};
-use crate::upstream::{Upstream, UpstreamFault};
+use crate::upstream::{Upstream, UpstreamFault, for_client};
 
 /// Forwards a body. One that breaks off is broken off towards the client too: nothing of ours is put into it.
 #[derive(Debug)]
@@ -38,9 +38,12 @@ impl Passing {
     ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         let fault = match ready!(self.silence.poll_frame(&mut self.body, cx)) {
             Ok(None) => return Poll::Ready(None),
-            Ok(Some(Ok(frame))) => {
+            Ok(Some(Ok(mut frame))) => {
                 if let Some(data) = frame.data_ref() {
                     record.upstream_sent(data);
+                }
+                if let Some(trailers) = frame.trailers_mut() {
+                    for_client(trailers);
                 }
                 return Poll::Ready(Some(Ok(frame)));
             }

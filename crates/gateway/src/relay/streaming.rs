@@ -11,6 +11,7 @@
 //!
 //! What follows a commit is not given to the client before the ledger has answered, or its deadline passed.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -36,8 +37,9 @@ pub(crate) struct Streaming {
     silence: Silence,
     run: StreamRun,
     relay: Relay,
-    /// What the run wants done, last step first.
-    steps: Vec<Step>,
+    /// What the run wants done, in order.
+    steps: VecDeque<Step>,
+    /// The write that is waited for.
     commit: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     over: bool,
 }
@@ -50,7 +52,7 @@ impl Streaming {
             silence: Silence::new(relay.silence),
             run,
             relay,
-            steps: Vec::new(),
+            steps: VecDeque::new(),
             commit: None,
             over: false,
         }
@@ -66,7 +68,7 @@ impl Streaming {
                 ready!(commit.as_mut().poll(cx));
                 self.commit = None;
             }
-            match self.steps.pop() {
+            match self.steps.pop_front() {
                 Some(Step::Forward(bytes)) if bytes.is_empty() => continue,
                 Some(Step::Forward(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 Some(Step::Commit(turn)) => {
@@ -78,7 +80,6 @@ impl Streaming {
             }
             let read = ready!(self.silence.poll_frame(&mut self.body, cx));
             self.take(read, record);
-            self.steps.reverse();
             record.noted(self.run.take_notes());
         }
     }
@@ -119,9 +120,7 @@ impl Streaming {
                     self.end(End::Truncated);
                 } else {
                     let why = Fault::upstream(code_of(&error.fault), error.to_string());
-                    self.run
-                        .end_because(End::Failed, Some(why), &mut self.steps);
-                    self.over = true;
+                    self.end_because(End::Failed, Some(why));
                 }
             }
         }
@@ -129,7 +128,10 @@ impl Streaming {
 
     fn push(&mut self, plain: Bytes, record: &mut Record) {
         record.upstream_sent(&plain);
-        if let Err(fault) = self.run.push(plain, &mut self.steps) {
+        let mut steps = Vec::new();
+        let pushed = self.run.push(plain, &mut steps);
+        self.steps.extend(steps);
+        if let Err(fault) = pushed {
             warn!(provider = %self.relay.upstream.name, code = fault.code, "reply cannot be read: {fault}");
             record.blame = Some(fault.blame);
             self.end(End::Failed);
@@ -137,26 +139,44 @@ impl Streaming {
     }
 
     fn end(&mut self, end: End) {
-        self.run.end(end, &mut self.steps);
+        self.end_because(end, None);
+    }
+
+    fn end_because(&mut self, end: End, why: Option<Fault>) {
+        let mut steps = Vec::new();
+        self.run.end_because(end, why, &mut steps);
+        self.steps.extend(steps);
         self.over = true;
     }
 }
 
 impl Drop for Streaming {
-    /// The client left. What it was given of a turn it may replay, so that is handed over to be remembered.
+    /// The client left. What it was given of a turn it may replay, so that is handed over to be remembered: first the
+    /// write that is under way, then those that were to follow it.
     fn drop(&mut self) {
         if !self.over {
             self.end(End::ClientGone);
         }
-        for step in self.steps.drain(..) {
-            if let Step::Commit(turn) = step {
-                drop(
-                    self.relay
-                        .tasks
-                        .spawn(self.relay.memory.clone().remember(turn)),
-                );
-            }
+        let under_way = self.commit.take();
+        let turns: Vec<_> = std::mem::take(&mut self.steps)
+            .into_iter()
+            .filter_map(|step| match step {
+                Step::Commit(turn) => Some(turn),
+                Step::Forward(_) => None,
+            })
+            .collect();
+        if under_way.is_none() && turns.is_empty() {
+            return;
         }
+        let memory = self.relay.memory.clone();
+        drop(self.relay.writes.spawn(async move {
+            if let Some(write) = under_way {
+                write.await;
+            }
+            for turn in turns {
+                memory.clone().remember(turn).await;
+            }
+        }));
     }
 }
 

@@ -8,165 +8,224 @@
 //! {"arguments":"{\"command\": \"rm a; ls\"}"}   {"arguments":"{\"command\": \"xx x; xx\"}"}
 //! ```
 //!
-//! Hidden is every string except under the keys in [`KEPT`]: what is new in a protocol is hidden until it is known to
-//! be harmless. In `arguments`, which hold JSON in a string, member names stay; in a stream they come in fragments, so
-//! where a fragment stands is remembered for each call.
+//! What is shown is listed, by where it stands, in [`area`]; everything else is hidden, and so is the whole of a text
+//! that is not the JSON it should be. In `arguments`, which hold JSON in a string, only those member names are shown
+//! that the request's tools declare. In a stream they come in fragments: these are first put together for each call,
+//! judged as a whole, and then shown piece by piece.
 
-use std::collections::HashMap;
+mod area;
+mod scan;
 
-/// Masks a body. What is not the JSON it should be is masked whole.
-pub(super) fn masked(body: &[u8], event_stream: bool) -> Vec<u8> {
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use serde_json::Value;
+
+use area::{Area, is_plain};
+use scan::{NotJson, Scan};
+
+/// Masks a body.
+pub(super) fn masked(body: &[u8], event_stream: bool, declared: &Declared) -> Vec<u8> {
     let text = String::from_utf8_lossy(body);
-    let mut masker = Masker {
-        out: String::with_capacity(text.len()),
-        fragments: event_stream.then(HashMap::new),
-    };
-    if event_stream {
-        text.split_inclusive('\n')
-            .for_each(|line| masker.line(line));
-    } else {
-        masker.document(&text);
+    if !event_stream {
+        return masked_document(&text, Area::Outside, declared).into_bytes();
     }
-    masker.out.into_bytes()
+    let mut said = HashMap::new();
+    masked_stream(&text, Fragments::Collect(&mut said), declared);
+    let judged = |(call, whole): (CallId, String)| {
+        let shown = masked_document(&whole, Area::Arguments, declared);
+        (call, shown.chars().collect())
+    };
+    let mut judged = said.into_iter().map(judged).collect();
+    masked_stream(&text, Fragments::Judged(&mut judged), declared).into_bytes()
 }
 
 /// Whether a body is an event stream, by its first line that is not blank.
 pub(super) fn is_event_stream(body: &[u8]) -> bool {
     let first = body.trim_ascii_start();
-    first.first() == Some(&b':')
-        || FIELDS
-            .iter()
-            .any(|field| first.starts_with(field.as_bytes()))
+    FIELDS
+        .iter()
+        .any(|field| first.starts_with(field.as_bytes()))
 }
 
-struct Masker {
+/// The member names that a request's tools declare for their arguments.
+#[derive(Debug, Default)]
+pub(super) struct Declared(HashSet<String>);
+
+struct Masker<'m> {
     out: String,
-    /// Where the arguments of each call stand, by choice and call; none in a body that is whole.
-    fragments: Option<HashMap<(u64, u64), Arguments>>,
+    declared: &'m Declared,
+    fragments: Fragments<'m>,
 }
 
-/// A place in a JSON text.
-struct Scan<'a> {
-    text: &'a str,
-    at: usize,
+/// What becomes of arguments.
+enum Fragments<'m> {
+    /// They are put together.
+    Collect(&'m mut HashMap<CallId, String>),
+    /// They are shown as their whole was judged.
+    Judged(&'m mut HashMap<CallId, VecDeque<char>>),
+    /// They are whole.
+    Whole,
 }
 
-/// Which call a value belongs to.
-#[derive(Clone, Copy, Default)]
-struct Place {
+/// A call of a stream: its choice, and its own index, if it is one of several.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+struct CallId {
     choice: u64,
-    call: u64,
-    depth: usize,
-    /// Inside of arguments that are an object: no key makes a string harmless.
-    arguments: bool,
+    call: Option<u64>,
 }
 
-/// The text is not JSON from here on.
-struct NotJson;
+/// Where a value stands.
+#[derive(Clone, Copy)]
+struct Place {
+    area: Area,
+    call: CallId,
+    depth: usize,
+}
 
-/// What of a JSON text inside a string has gone by.
-#[derive(Clone, Debug, Default)]
-struct Arguments {
-    /// For each open bracket, whether it is an object's.
-    objects: Vec<bool>,
-    in_string: bool,
-    /// The string at hand, or else the next one, is a member's name.
-    name: bool,
-    escaped: bool,
-    /// Digits of a `\u` escape still to come.
-    hex: u8,
-    /// Letters of the literal at hand.
-    literal: String,
+/// A character of a JSON string: how it is spelled, and what it means.
+struct Unit<'a> {
+    raw: &'a str,
+    means: char,
+}
+
+fn masked_stream(text: &str, fragments: Fragments<'_>, declared: &Declared) -> String {
+    let mut masker = Masker::new(text, fragments, declared);
+    text.split_inclusive('\n')
+        .for_each(|line| masker.line(line));
+    masker.out
+}
+
+fn masked_document(text: &str, area: Area, declared: &Declared) -> String {
+    let mut masker = Masker::new(text, Fragments::Whole, declared);
+    masker.document(text, area);
+    masker.out
+}
+
+// === impl Declared ===
+
+impl Declared {
+    /// Those of a request body; none if that is not JSON.
+    pub(super) fn of(request: &[u8]) -> Self {
+        let request: Value = serde_json::from_slice(request).unwrap_or_default();
+        let mut names = HashSet::new();
+        for tool in request["tools"].as_array().into_iter().flatten() {
+            collect_properties(&tool["function"]["parameters"], &mut names);
+        }
+        Self(names)
+    }
+}
+
+/// The names under every `properties` of a schema.
+fn collect_properties(schema: &Value, names: &mut HashSet<String>) {
+    if let Some(properties) = schema["properties"].as_object() {
+        let plain = properties.keys().filter(|name| is_plain(name));
+        names.extend(plain.cloned());
+    }
+    match schema {
+        Value::Array(items) => items
+            .iter()
+            .for_each(|item| collect_properties(item, names)),
+        Value::Object(members) => members
+            .values()
+            .for_each(|member| collect_properties(member, names)),
+        _ => {}
+    }
 }
 
 // === impl Masker ===
 
-impl Masker {
-    /// One line of an event stream, line end included.
-    fn line(&mut self, line: &str) {
-        match line.strip_prefix("data:") {
-            Some(data) => {
-                self.out.push_str("data:");
-                if data.trim() == "[DONE]" {
-                    self.out.push_str(data);
-                } else {
-                    self.document(data);
-                }
-            }
-            None if FIELDS.iter().any(|field| line.starts_with(field)) => self.out.push_str(line),
-            None => self.hide(line),
+impl<'m> Masker<'m> {
+    fn new(text: &str, fragments: Fragments<'m>, declared: &'m Declared) -> Self {
+        Self {
+            out: String::with_capacity(text.len()),
+            declared,
+            fragments,
         }
     }
 
-    fn document(&mut self, text: &str) {
+    /// One line of an event stream, line end included.
+    fn line(&mut self, line: &str) {
+        let field = FIELDS.iter().find(|field| line.starts_with(**field));
+        let (field, value) = line.split_at(field.map_or(0, |field| field.len()));
+        self.out.push_str(field);
+        match field {
+            "data:" if value.trim() != "[DONE]" => self.document(value, Area::Outside),
+            "data:" => self.out.push_str(value),
+            "event:" if is_plain(value.trim()) => self.out.push_str(value),
+            _ => self.hide(value),
+        }
+    }
+
+    fn document(&mut self, text: &str, area: Area) {
         let start = self.out.len();
-        let mut scan = Scan { text, at: 0 };
-        let whole = self.value(&mut scan, "", Place::default()).and_then(|()| {
-            self.space(&mut scan);
-            if scan.at == text.len() {
-                Ok(())
-            } else {
-                Err(NotJson)
-            }
-        });
-        if whole.is_err() {
+        if self.try_document(text, area).is_err() {
             self.out.truncate(start);
             self.hide(text);
         }
     }
 
+    fn try_document(&mut self, text: &str, area: Area) -> Result<(), NotJson> {
+        let mut scan = Scan::new(text);
+        let place = Place {
+            area,
+            call: CallId::default(),
+            depth: 0,
+        };
+        self.value(&mut scan, "", place)?;
+        self.out.push_str(scan.space());
+        scan.is_at_end().then_some(()).ok_or(NotJson)
+    }
+
+    /// The value of the member `key` of what stands at `place`.
     fn value(&mut self, scan: &mut Scan<'_>, key: &str, place: Place) -> Result<(), NotJson> {
         if place.depth > MAX_DEPTH {
             return Err(NotJson);
         }
-        let arguments = place.arguments || ARGUMENTS.contains(&key);
-        let place = Place {
-            depth: place.depth + 1,
-            arguments,
-            ..place
-        };
-        self.space(scan);
+        self.out.push_str(scan.space());
         match scan.peek() {
-            Some(b'{') => self.object(scan, place),
+            Some(b'{') => self.object(scan, place.into(key, scan)),
             Some(b'[') => self.list(scan, key, place),
             Some(b'"') => {
-                let raw = scan.string()?;
-                self.string(raw, key, place);
+                let inner = scan.string()?;
+                self.out.push('"');
+                self.string(inner, key, place);
+                self.out.push('"');
                 Ok(())
             }
-            Some(_) => {
-                let rest = &scan.text[scan.at..];
-                let end = rest
-                    .find(|c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c))
-                    .unwrap_or(rest.len());
-                if end == 0 {
-                    return Err(NotJson);
+            _ => {
+                let literal = scan.literal()?;
+                if place.area.shows_number(key) {
+                    self.out.push_str(literal);
+                } else {
+                    hide_number(literal, &mut self.out);
                 }
-                self.out.push_str(&rest[..end]);
-                scan.at += end;
                 Ok(())
             }
-            None => Err(NotJson),
         }
     }
 
     fn object(&mut self, scan: &mut Scan<'_>, place: Place) -> Result<(), NotJson> {
-        let place = place.within(scan);
         self.take(scan, b'{')?;
-        self.space(scan);
-        if scan.peek() == Some(b'}') {
-            return self.take(scan, b'}');
+        if self.closes(scan, b'}') {
+            return Ok(());
         }
         loop {
-            self.space(scan);
-            let key = scan.string()?;
-            self.out.push_str(key);
-            self.space(scan);
+            self.out.push_str(scan.space());
+            let name = scan.string()?;
+            self.out.push('"');
+            if place.area.shows_name(name)
+                || place.area == Area::Arguments && self.declared.0.contains(name)
+            {
+                self.out.push_str(name);
+            } else {
+                hide_string(name, &mut self.out);
+            }
+            self.out.push('"');
+            self.out.push_str(scan.space());
             self.take(scan, b':')?;
-            self.value(scan, key.trim_matches('"'), place)?;
-            self.space(scan);
-            if scan.peek() == Some(b'}') {
-                return self.take(scan, b'}');
+            self.value(scan, name, place)?;
+            if self.closes(scan, b'}') {
+                return Ok(());
             }
             self.take(scan, b',')?;
         }
@@ -174,39 +233,51 @@ impl Masker {
 
     fn list(&mut self, scan: &mut Scan<'_>, key: &str, place: Place) -> Result<(), NotJson> {
         self.take(scan, b'[')?;
-        self.space(scan);
-        if scan.peek() == Some(b']') {
-            return self.take(scan, b']');
+        let mut index = 0;
+        if self.closes(scan, b']') {
+            return Ok(());
         }
-        for index in 0.. {
-            self.value(scan, key, place.item(key, index))?;
-            self.space(scan);
-            if scan.peek() == Some(b']') {
-                break;
+        loop {
+            self.out.push_str(scan.space());
+            self.value(scan, key, place.item(key, index, scan))?;
+            if self.closes(scan, b']') {
+                return Ok(());
             }
             self.take(scan, b',')?;
+            index += 1;
         }
-        self.take(scan, b']')
     }
 
-    fn string(&mut self, raw: &str, key: &str, place: Place) {
-        if KEPT.contains(&key) && !place.arguments {
-            self.out.push_str(raw);
-            return;
-        }
-        let inner = &raw[1..raw.len() - 1];
-        self.out.push('"');
-        if key == "arguments" {
-            let mut whole = Arguments::default();
-            let arguments = match &mut self.fragments {
-                Some(fragments) => fragments.entry((place.choice, place.call)).or_default(),
-                None => &mut whole,
-            };
-            arguments.hide(inner, &mut self.out);
+    fn string(&mut self, inner: &str, key: &str, place: Place) {
+        if place.area.shows_text(key, inner) {
+            self.out.push_str(inner);
+        } else if place.area == Area::Function && key == "arguments" {
+            self.arguments(inner, place.call);
         } else {
             hide_string(inner, &mut self.out);
         }
-        self.out.push('"');
+    }
+
+    /// The inside of a JSON string that holds JSON, or a piece of it.
+    fn arguments(&mut self, inner: &str, call: CallId) {
+        let text = || units(inner).map(|unit| unit.means);
+        match &mut self.fragments {
+            Fragments::Collect(said) => said.entry(call).or_default().extend(text()),
+            Fragments::Judged(judged) => {
+                let shown = judged.entry(call).or_default();
+                for unit in units(inner) {
+                    let shown = shown.pop_front().unwrap_or_else(|| hidden(unit.means));
+                    unit.shown_as(shown, &mut self.out);
+                }
+            }
+            Fragments::Whole => {
+                let text: String = text().collect();
+                let shown = masked_document(&text, Area::Arguments, self.declared);
+                for (unit, shown) in units(inner).zip(shown.chars()) {
+                    unit.shown_as(shown, &mut self.out);
+                }
+            }
+        }
     }
 
     /// Text outside of any JSON.
@@ -214,11 +285,10 @@ impl Masker {
         self.out.extend(text.chars().map(hidden));
     }
 
-    fn space(&mut self, scan: &mut Scan<'_>) {
-        let rest = &scan.text[scan.at..];
-        let end = rest.len() - rest.trim_start_matches([' ', '\t', '\r', '\n']).len();
-        self.out.push_str(&rest[..end]);
-        scan.at += end;
+    /// Takes white space, and the bracket if it is there.
+    fn closes(&mut self, scan: &mut Scan<'_>, bracket: u8) -> bool {
+        self.out.push_str(scan.space());
+        scan.peek() == Some(bracket) && self.take(scan, bracket).is_ok()
     }
 
     fn take(&mut self, scan: &mut Scan<'_>, byte: u8) -> Result<(), NotJson> {
@@ -231,22 +301,23 @@ impl Masker {
     }
 }
 
-/// The inside of a JSON string: escapes stay what they are, except that an escaped character is hidden too.
 fn hide_string(inner: &str, out: &mut String) {
-    let mut chars = inner.chars();
-    while let Some(c) = chars.next() {
-        if c != '\\' {
-            out.push(hidden(c));
-            continue;
-        }
-        out.push(c);
-        match chars.next() {
-            Some('u') => {
-                out.push_str("u0078"); // whatever it was, it is now an x
-                chars.by_ref().take(4).for_each(drop);
+    for unit in units(inner) {
+        unit.shown_as(hidden(unit.means), out);
+    }
+}
+
+/// Another number of the same spelling; `true`, `false` and `null` stay.
+fn hide_number(literal: &str, out: &mut String) {
+    let mut digit = '1'; // never a leading zero
+    for c in literal.chars() {
+        match c {
+            '0'..='9' => out.push(digit),
+            'e' | 'E' => {
+                digit = '0'; // never too large
+                out.push(c);
             }
-            Some(escaped) => out.push(escaped),
-            None => {}
+            _ => out.push(c),
         }
     }
 }
@@ -258,213 +329,100 @@ fn hidden(c: char) -> char {
         1 if c.is_ascii_uppercase() => 'X',
         1 if c.is_ascii_lowercase() => 'x',
         2 if c.is_alphanumeric() => 'é',
-        3 if c.is_alphanumeric() => '字',
+        3 if c.is_alphanumeric() || c == HALF => '字',
         4 => '𝐱',
         _ => c,
-    }
-}
-
-// === impl Scan ===
-
-impl<'a> Scan<'a> {
-    fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
-    }
-
-    /// The string here, quotes included.
-    fn string(&mut self) -> Result<&'a str, NotJson> {
-        let bytes = self.text.as_bytes();
-        let start = self.at;
-        if self.peek() != Some(b'"') {
-            return Err(NotJson);
-        }
-        let mut end = start + 1;
-        loop {
-            match bytes.get(end) {
-                Some(b'"') => break,
-                Some(b'\\') => end += 2,
-                Some(_) => end += 1,
-                None => return Err(NotJson),
-            }
-        }
-        self.at = end + 1;
-        Ok(&self.text[start..self.at])
     }
 }
 
 // === impl Place ===
 
 impl Place {
-    fn item(self, key: &str, index: u64) -> Self {
-        match key {
-            "choices" => Self {
-                choice: index,
-                ..self
-            },
-            "tool_calls" => Self {
-                call: index,
-                ..self
-            },
-            _ => self,
+    /// Inside of the object that starts here, as the value of `key`.
+    fn into(self, key: &str, scan: &Scan<'_>) -> Self {
+        let area = match self.area.below(key) {
+            Area::Message if matches!(scan.own("role"), Some("tool" | "function")) => {
+                Area::ToolMessage
+            }
+            area => area,
+        };
+        Self {
+            area,
+            depth: self.depth + 1,
+            ..self
         }
     }
 
-    /// The place inside the object that starts here: its `index`, if it has one, says better than its position.
-    fn within(self, scan: &Scan<'_>) -> Self {
-        // A call's or choice's index stands before anything nested in it, in every stream seen.
-        let rest = &scan.text[scan.at + 1..];
-        let flat = &rest[..rest.find(['{', '[']).unwrap_or(rest.len())];
-        let Some((_, after)) = flat.split_once("\"index\"") else {
-            return self;
+    /// An item, which starts here, of a list that is the value of `key`. Its `index` says better than its position which
+    /// choice or call it is.
+    fn item(self, key: &str, position: u64, scan: &Scan<'_>) -> Self {
+        let below = self.area.below(key);
+        let index = || {
+            let own = scan.own("index").and_then(|index| index.parse().ok());
+            own.unwrap_or(position)
         };
-        let digits = after.trim_start_matches([' ', ':']);
-        let end = digits
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(digits.len());
-        let Ok(index) = digits[..end].parse() else {
-            return self;
+        let mut item = Self {
+            depth: self.depth + 1,
+            ..self
         };
-        // A choice is the object at depth 3: {"choices":[{…}]}.
-        if self.depth <= CHOICE_DEPTH {
-            Self {
-                choice: index,
-                ..self
-            }
+        match below {
+            Area::Choice => item.call.choice = index(),
+            Area::Call => item.call.call = Some(index()),
+            // A list of numbers under a key that is not known may spell a text.
+            Area::Arguments | Area::Hidden => item.area = below,
+            _ => {}
+        }
+        item
+    }
+}
+
+// === impl Unit ===
+
+impl Unit<'_> {
+    fn shown_as(&self, shown: char, out: &mut String) {
+        if shown == self.means && shown != HALF {
+            out.push_str(self.raw);
+        } else if self.raw.starts_with("\\u") {
+            let escape = format!("\\u{:04x}", u32::from(shown));
+            out.push_str(&escape);
         } else {
-            Self {
-                call: index,
-                ..self
-            }
+            out.push(shown);
         }
     }
 }
 
-// === impl Arguments ===
-
-impl Arguments {
-    /// Hides the next fragment: `inner` is the inside of a JSON string that holds a piece of JSON.
-    fn hide(&mut self, inner: &str, out: &mut String) {
-        let mut chars = inner.chars();
-        while let Some(c) = chars.next() {
-            if c != '\\' {
-                let shown = self.next(c);
-                out.push(shown);
-                continue;
+/// The characters of the inside of a JSON string.
+fn units(inner: &str) -> impl Iterator<Item = Unit<'_>> {
+    let mut rest = inner;
+    std::iter::from_fn(move || {
+        let mut chars = rest.chars();
+        let first = chars.next()?;
+        let (length, means) = match (first, chars.next()) {
+            ('\\', Some('u')) => {
+                let code = rest.get(2..6).unwrap_or_default();
+                let code = u32::from_str_radix(code, 16).ok();
+                (6, code.and_then(char::from_u32).unwrap_or(HALF))
             }
-            out.push('\\');
-            match chars.next() {
-                // Only `"` and `\` mean something to the JSON inside.
-                Some(c @ ('"' | '\\')) => {
-                    self.next(c);
-                    out.push(c);
-                }
-                Some('u') => {
-                    let code: String = chars.by_ref().take(4).collect();
-                    let decoded = u32::from_str_radix(&code, 16).ok().and_then(char::from_u32);
-                    let kept = decoded.is_some_and(|c| !c.is_alphanumeric() && self.next(c) == c);
-                    out.push('u');
-                    out.push_str(if kept { &code } else { "0078" });
-                }
-                Some(c) => {
-                    self.next(' ');
-                    out.push(c);
-                }
-                None => {}
-            }
-        }
-    }
-
-    /// One character of the JSON inside; returns what to show for it.
-    fn next(&mut self, c: char) -> char {
-        if !self.in_string {
-            return self.outside(c);
-        }
-        if self.hex > 0 {
-            self.hex -= 1;
-            return if self.name { c } else { '0' };
-        }
-        if std::mem::replace(&mut self.escaped, false) {
-            self.hex = if c == 'u' { 4 } else { 0 };
-            return c;
-        }
-        match c {
-            '\\' => self.escaped = true,
-            '"' => self.in_string = false,
-            _ if !self.name => return hidden(c),
-            _ => {}
-        }
-        c
-    }
-
-    fn outside(&mut self, c: char) -> char {
-        let in_object = self.objects.last() == Some(&true);
-        match c {
-            '{' | '[' => {
-                self.objects.push(c == '{');
-                self.name = c == '{';
-            }
-            '}' | ']' => {
-                self.objects.pop();
-            }
-            ',' => self.name = in_object,
-            ':' => self.name = false,
-            '"' => self.in_string = true,
-            _ => {}
-        }
-        self.literal_letter(c)
-    }
-
-    /// `true`, `false`, `null` and exponents stay; letters that are no JSON are hidden.
-    fn literal_letter(&mut self, c: char) -> char {
-        if c.is_ascii_digit() {
-            return '1'; // never a leading zero
-        }
-        if !c.is_alphabetic() {
-            self.literal.clear();
-            return c;
-        }
-        self.literal.push(c);
-        let known = LITERALS
-            .iter()
-            .any(|literal| literal.starts_with(&self.literal));
-        if known { c } else { hidden(c) }
-    }
+            ('\\', Some('b')) => (2, '\u{8}'),
+            ('\\', Some('f')) => (2, '\u{c}'),
+            ('\\', Some('n')) => (2, '\n'),
+            ('\\', Some('r')) => (2, '\r'),
+            ('\\', Some('t')) => (2, '\t'),
+            ('\\', Some(escaped)) => (1 + escaped.len_utf8(), escaped),
+            _ => (first.len_utf8(), first),
+        };
+        let (raw, after) = rest.split_at(length.min(rest.len()));
+        rest = after;
+        Some(Unit { raw, means })
+    })
 }
 
-/// Keys whose strings are names, kinds and ids: what a defect is about.
-const KEPT: [&str; 22] = [
-    "code",
-    "effort",
-    "finish_reason",
-    "format",
-    "id",
-    "model",
-    "name",
-    "native_finish_reason",
-    "object",
-    "param",
-    "provider",
-    "reasoning_effort",
-    "required",
-    "role",
-    "service_tier",
-    "status",
-    "system_fingerprint",
-    "tool_call_id",
-    "tool_choice",
-    "tool_use_id",
-    "type",
-    "verbosity",
-];
-
-/// Keys whose value is what a tool is called with.
-const ARGUMENTS: [&str; 2] = ["arguments", "input"];
+/// Stands for half a surrogate pair, which is no character.
+const HALF: char = char::REPLACEMENT_CHARACTER;
 
 const FIELDS: [&str; 5] = ["data:", "event:", "id:", "retry:", ":"];
-const LITERALS: [&str; 5] = ["true", "false", "null", "e", "E"];
-const CHOICE_DEPTH: usize = 3;
 const MAX_DEPTH: usize = 128;
 
 #[cfg(test)]
-#[path = "mask_tests.rs"]
+#[path = "mask/tests.rs"]
 mod tests;

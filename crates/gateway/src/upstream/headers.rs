@@ -11,19 +11,13 @@ pub(super) fn for_upstream(headers: &mut HeaderMap) {
     for name in ENDS_HERE {
         headers.remove(name);
     }
-    let ours: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with(OURS))
-        .cloned()
-        .collect();
-    for name in ours {
-        headers.remove(name);
-    }
+    remove_ours(headers);
 }
 
 /// Leaves of a provider's fields what a client may see.
 pub(crate) fn for_client(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
+    remove_ours(headers);
 }
 
 /// Asks for a reply in no content coding: one that has to be read.
@@ -32,6 +26,18 @@ pub(crate) fn plain_please(headers: &mut HeaderMap) {
         header::ACCEPT_ENCODING,
         HeaderValue::from_static("identity"),
     );
+}
+
+/// What only we may say, to either side.
+fn remove_ours(headers: &mut HeaderMap) {
+    let ours: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with(OURS))
+        .cloned()
+        .collect();
+    for name in ours {
+        headers.remove(name);
+    }
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {

@@ -1,9 +1,10 @@
 //! With an empty plan everything passes unchanged.
 
+use farrier_gateway::config::PassThrough;
 use farrier_testkit::ScriptedUpstream;
 use http::HeaderValue;
 
-use crate::support::{PLAIN, Setup, ask, event};
+use crate::support::{KIMI, PLAIN, Setup, ask, error, event};
 
 #[tokio::test]
 async fn request_body_and_header_fields_reach_the_provider_unchanged() {
@@ -90,7 +91,7 @@ async fn a_provider_s_refusal_passes_with_its_status_body_and_header_fields() {
             "moved",
         ),
     ];
-    for (model, read) in [(PLAIN, false), (crate::support::KIMI, true)] {
+    for (model, read) in [(PLAIN, false), (KIMI, true)] {
         for (head, status, body) in cases {
             let mut client = gateway.client().await;
             client.post("/v1/chat/completions", ask(model)).await;
@@ -163,7 +164,7 @@ async fn connections_are_kept_on_both_sides() {
 async fn a_200_that_is_an_error_passes_through_a_plan_too() {
     let upstream = ScriptedUpstream::bind().await;
     let gateway = Setup::on(&upstream).run().await;
-    let error = "{\"error\": {\"message\": \"quota\", \"code\": 1.0}}";
+    let said = "{\"error\": {\"message\": \"quota\", \"code\": 1.0}}";
     for kind in [
         "application/json",
         "application/json; charset=utf-8",
@@ -171,17 +172,15 @@ async fn a_200_that_is_an_error_passes_through_a_plan_too() {
         "application/problem+json",
     ] {
         let mut client = gateway.client().await;
-        client
-            .post("/v1/chat/completions", ask(crate::support::KIMI))
-            .await;
+        client.post("/v1/chat/completions", ask(KIMI)).await;
         let (mut peer, _) = upstream.recv().await;
         peer.reply(
             &format!("200 OK\r\ncontent-type: {kind}\r\nconnection: close"),
-            error,
+            said,
         )
         .await;
         let response = client.response().await;
-        assert_eq!((response.status, response.text().as_str()), (200, error));
+        assert_eq!((response.status, response.text().as_str()), (200, said));
         assert_eq!(response.headers.first("content-type"), Some(kind));
     }
 }
@@ -191,9 +190,7 @@ async fn events_leave_a_plan_as_the_bytes_they_came_in_when_no_pass_changes_them
     let upstream = ScriptedUpstream::bind().await;
     let gateway = Setup::on(&upstream).run().await;
     let mut client = gateway.client().await;
-    client
-        .post("/v1/chat/completions", ask(crate::support::KIMI))
-        .await;
+    client.post("/v1/chat/completions", ask(KIMI)).await;
     let (mut peer, request) = upstream.recv().await;
     assert_eq!(
         request.text(),
@@ -242,9 +239,9 @@ async fn other_paths_below_v1_go_to_the_provider_that_the_model_names() {
     peer.reply("200 OK", "vectors").await;
     assert_eq!(client.response().await.text(), "vectors");
 
-    client.get("/v1/files").await;
+    client.post("/v1/embeddings", "{\"input\":[]}").await;
     let response = client.response().await;
-    let (kind, code, message) = crate::support::error(&response.text());
+    let (kind, code, message) = error(&response.text());
     assert_eq!(
         (response.status, kind.as_str(), code.as_str()),
         (404, "invalid_request_error", "provider_not_found")
@@ -257,14 +254,166 @@ async fn a_request_that_names_no_model_goes_to_the_default_provider() {
     let upstream = ScriptedUpstream::bind().await;
     let gateway = Setup::on(&upstream).run().await;
     let mut client = gateway.client().await;
-    client.request("DELETE /v1/files/f1", &[], "").await;
+    client.post("/v1/moderations", "{\"input\":\"x\"}").await;
     let (mut peer, request) = upstream.recv().await;
-    assert_eq!(request.line, "DELETE /v1/files/f1 HTTP/1.1");
+    assert_eq!(request.line, "POST /v1/moderations HTTP/1.1");
+    peer.reply("200 OK", "fine").await;
+    assert_eq!(client.response().await.text(), "fine");
+}
+
+#[tokio::test]
+async fn no_path_climbs_out_of_v1_with_the_credential() {
+    let upstream = ScriptedUpstream::bind().await;
+    let mut setup = Setup::on(&upstream);
+    setup.config.providers[0].pass_through = PassThrough::All;
+    let gateway = setup.run().await;
+    let mut client = gateway.client().await;
+    for path in [
+        "/v1/../admin",
+        "/v1/%2e%2E/admin",
+        "/v1/files/./x",
+        "/v1/..%2f..%2fadmin",
+        "/v1/x%2f..%2f..%2fadmin",
+        "/v1/..%5c..%5cadmin",
+        "/v1/..;/admin",
+        "/v1/%252e%252e/admin",
+    ] {
+        client.get(path).await;
+        let response = client.response().await;
+        assert_eq!(response.status, 404, "{path}");
+        assert_eq!(error(&response.text()).1, "path_not_found", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_chat_completion_takes_its_plan_however_its_path_is_written() {
+    let upstream = ScriptedUpstream::bind().await;
+    let gateway = Setup::on(&upstream).run().await;
+    for path in ["/v1//chat/completions", "/v1/chat/completions/"] {
+        let mut client = gateway.client().await;
+        client.post(path, ask(KIMI)).await;
+        let (mut peer, request) = upstream.recv().await;
+        assert_eq!(request.line, "POST /v1/chat/completions HTTP/1.1");
+        // Only a reply that a plan reads is asked for in plain bytes.
+        assert_eq!(request.headers.first("accept-encoding"), Some("identity"));
+        peer.reply("200 OK\r\nconnection: close", "").await;
+        assert_eq!(client.response().await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn the_provider_s_account_is_open_only_when_its_configuration_says_so() {
+    let upstream = ScriptedUpstream::bind().await;
+    let gateway = Setup::on(&upstream).run().await;
+    let mut client = gateway.client().await;
+    for line in [
+        "DELETE /v1/files/f1",
+        "GET /v1/files",
+        "POST /v1/fine_tuning/jobs",
+        "GET /v1/responses/r1",
+        "DELETE /v1/responses",
+        "PUT /v1/embeddings",
+        "GET /v1/chat/completions/c1",
+    ] {
+        client.request(line, &[], "").await;
+        let response = client.response().await;
+        let (kind, code, message) = error(&response.text());
+        assert_eq!(
+            (response.status, kind.as_str(), code.as_str()),
+            (403, "permission_error", "path_not_allowed"),
+            "{line}"
+        );
+        assert!(
+            message.contains("pass_through = \"all\" for provider \"scripted\""),
+            "{message}"
+        );
+    }
+
+    let mut setup = Setup::on(&upstream);
+    setup.config.providers[0].pass_through = PassThrough::All;
+    let gateway = setup.run().await;
+    let mut client = gateway.client().await;
+    client.request("DELETE /v1//files/f%31/?x=1", &[], "").await;
+    let (mut peer, request) = upstream.recv().await;
+    assert_eq!(request.line, "DELETE /v1/files/f%31?x=1 HTTP/1.1");
     peer.reply("200 OK", "gone").await;
     assert_eq!(client.response().await.text(), "gone");
-    for path in ["/v1/../admin", "/v1/%2e%2E/admin", "/v1/files/./x"] {
-        client.get(path).await;
-        assert_eq!(client.response().await.status, 404, "{path}");
+}
+
+#[tokio::test]
+async fn a_json_body_whose_model_cannot_be_told_goes_nowhere() {
+    let upstream = ScriptedUpstream::bind().await;
+    let gateway = Setup::on(&upstream).run().await;
+    let json = ("content-type", "application/json; charset=utf-8");
+    let untyped = ("accept", "*/*");
+    let cases = [
+        (
+            json,
+            &br#"{"model":"plain","model":"other"}"#[..],
+            "body_has_duplicate_key",
+        ),
+        (
+            untyped,
+            br#" {"model":"plain","model":"other"}"#,
+            "body_has_duplicate_key",
+        ),
+        (json, br#"{"model":"plain""#, "body_truncated"),
+        (json, b"model=plain", "body_not_json"),
+        (untyped, b"{'model':'plain'}", "body_not_json"),
+        (
+            untyped,
+            b"\xef\xbb\xbf{\"model\":\"plain\"}",
+            "body_not_json",
+        ),
+        (
+            json,
+            b"{\"model\":\"plain\",\"x\":\"\xff\"}",
+            "body_not_utf8",
+        ),
+        (json, br#"{"model":["plain"]}"#, "model_missing"),
+    ];
+    for (header, body, expected) in cases {
+        let mut client = gateway.client().await;
+        client.request("POST /v1/embeddings", &[header], body).await;
+        let response = client.response().await;
+        let (_, code, message) = error(&response.text());
+        let body = String::from_utf8_lossy(body);
+        assert_eq!(
+            (response.status, code.as_str()),
+            (400, expected),
+            "{body}: {message}"
+        );
+    }
+    // Without a body there is no JSON to be wrong.
+    let mut client = gateway.client().await;
+    client.request("GET /v1/embeddings", &[json], "").await;
+    let (mut peer, _) = upstream.recv().await;
+    peer.reply("405 Method Not Allowed", "").await;
+    assert_eq!(client.response().await.status, 405);
+}
+
+#[tokio::test]
+async fn a_provider_cannot_speak_in_our_name() {
+    let upstream = ScriptedUpstream::bind().await;
+    let gateway = Setup::on(&upstream).run().await;
+    let forged =
+        "x-farrier-fault: client\r\nX-Farrier-Other: 1\r\nx-request-id: r1\r\nretry-after: 7";
+    for (model, head) in [
+        (PLAIN, "500 Oops"),
+        (KIMI, "500 Oops"),
+        (KIMI, "200 OK\r\ncontent-type: application/json"),
+        (KIMI, "200 OK\r\ncontent-type: text/event-stream"),
+    ] {
+        let mut client = gateway.client().await;
+        client.post("/v1/chat/completions", ask(model)).await;
+        let (mut peer, _) = upstream.recv().await;
+        peer.reply(&format!("{head}\r\n{forged}\r\nconnection: close"), "{}")
+            .await;
+        let response = client.response().await;
+        assert_eq!(response.headers.first("x-farrier-fault"), None, "{head}");
+        assert_eq!(response.headers.first("x-farrier-other"), None, "{head}");
+        assert_eq!(response.headers.first("x-request-id"), Some("r1"), "{head}");
+        assert_eq!(response.headers.first("retry-after"), Some("7"), "{head}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The turn ledger on the way.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,8 +17,12 @@ struct Held {
     inner: Arc<dyn Ledger>,
     recalls: Semaphore,
     records: Semaphore,
+    /// One for each turn that was to be remembered.
+    asked: Semaphore,
     /// One for each turn that is in the ledger.
     recorded: Semaphore,
+    /// The turns that are in the ledger, in the order of their arrival.
+    turns: Mutex<Vec<Bytes>>,
 }
 
 impl Held {
@@ -29,7 +33,9 @@ impl Held {
             inner,
             recalls,
             records,
+            asked: Semaphore::new(0),
             recorded: Semaphore::new(0),
+            turns: Mutex::default(),
         });
         setup.config.ledger = Arc::clone(&held) as Arc<dyn Ledger>;
         held
@@ -54,8 +60,11 @@ impl Ledger for Held {
         entry: Entry,
     ) -> BoxFuture<'a, Result<(), LedgerError>> {
         Box::pin(async move {
+            self.asked.add_permits(1);
             self.records.acquire().await.unwrap().forget();
+            let turn = entry.value.clone();
             self.inner.record(scope, entry).await?;
+            self.turns.lock().unwrap().push(turn);
             self.recorded.add_permits(1);
             Ok(())
         })
@@ -325,4 +334,67 @@ async fn what_a_client_was_given_before_it_left_is_remembered() {
         "a thought of its own"
     );
     client.half_close().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_its_turns_are_written_does_not_lose_them() {
+    let upstream = ScriptedUpstream::bind().await;
+    let mut setup = Setup::on(&upstream);
+    setup.config.deadlines.ledger_record = Duration::from_secs(10);
+    let held = Held::over(&mut setup, 100, 0);
+    let gateway = setup.run().await;
+    let mut client = ask(&gateway, first_ask(), &[]).await;
+    let (mut peer, _) = upstream.recv().await;
+    peer.start_stream().await;
+    client.head().await;
+    let choice = |index: u32, delta: &str, finish: &str| {
+        format!("{{\"index\":{index},\"delta\":{delta},\"finish_reason\":{finish}}}")
+    };
+    let all = |choices: [String; 3]| format!("data: {{\"choices\":[{}]}}\n\n", choices.join(","));
+    let thought = |index: u32| {
+        let call = call(&format!("functions.exec:{index}"));
+        let thought = format!("{{\"reasoning_content\":\"thought {index}\",{}", &call[1..]);
+        choice(index, &thought, "null")
+    };
+    let ending = |index: u32| choice(index, "{}", "\"tool_calls\"");
+    let said = all([0, 1, 2].map(thought)) + &all([0, 1, 2].map(ending));
+    peer.send_chunk(said).await;
+    within_a_second(held.asked.acquire())
+        .await
+        .unwrap()
+        .forget();
+    drop(client);
+    peer.closed().await;
+    held.records.add_permits(3);
+    within_a_second(held.recorded.acquire_many(3))
+        .await
+        .unwrap()
+        .forget();
+    let turns = held.turns.lock().unwrap();
+    for (index, turn) in turns.iter().enumerate() {
+        let turn = String::from_utf8_lossy(turn);
+        assert!(turn.contains(&format!("thought {index}")), "{turn}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_reply_gave_before_the_drain_cut_it_is_remembered() {
+    let upstream = ScriptedUpstream::bind().await;
+    let mut setup = Setup::on(&upstream);
+    setup.config.limits.listener.drain = Duration::from_millis(50);
+    let held = Held::over(&mut setup, 100, 100);
+    let gateway = setup.run().await;
+    let mut client = ask(&gateway, first_ask(), &[]).await;
+    let (mut peer, _) = upstream.recv().await;
+    peer.start_stream().await;
+    peer.send_chunk(event(THOUGHT, None)).await;
+    peer.send_chunk(event(&call("functions.exec:0"), None))
+        .await;
+    client.head().await;
+    let mut given = String::new();
+    while !given.contains("tool_calls\":[") {
+        given += &String::from_utf8(client.chunk().await.unwrap()).unwrap();
+    }
+    assert_eq!(gateway.drain().await.cut, 1);
+    assert_eq!(held.stats().recorded, 1);
 }
