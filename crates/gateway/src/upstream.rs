@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use farrier_serve::Tracker;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
@@ -223,6 +223,9 @@ fn under(base: &Uri, path: &str) -> Option<Uri> {
 
 // === impl Segments ===
 
+/// What small pieces of a body are gathered into.
+const FRAME_BYTES: usize = 64 * 1024;
+
 impl Segments {
     /// Adds a piece at the end.
     pub(crate) fn push(&mut self, piece: Bytes) {
@@ -230,6 +233,26 @@ impl Segments {
         if !piece.is_empty() {
             self.pieces.push_back(piece);
         }
+    }
+
+    /// The next bytes to write: a large piece as it is, small ones run together. An edited history is hundreds of
+    /// pieces, and a system call for every few of them costs more than the copy.
+    fn next_frame(&mut self) -> Option<Bytes> {
+        let first = self.pieces.pop_front()?;
+        let fits = |bytes: usize, next: Option<&Bytes>| {
+            next.is_some_and(|next| bytes + next.len() <= FRAME_BYTES)
+        };
+        if !fits(first.len(), self.pieces.front()) {
+            return Some(first);
+        }
+        let mut frame = BytesMut::with_capacity(FRAME_BYTES);
+        frame.extend_from_slice(&first);
+        while fits(frame.len(), self.pieces.front())
+            && let Some(next) = self.pieces.pop_front()
+        {
+            frame.extend_from_slice(&next);
+        }
+        Some(frame.freeze())
     }
 
     /// The pieces, in order.
@@ -254,9 +277,9 @@ impl Body for Segments {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let piece = self.pieces.pop_front();
-        self.left -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
-        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+        let frame = self.next_frame();
+        self.left -= frame.as_ref().map_or(0, |frame| frame.len() as u64);
+        Poll::Ready(frame.map(|frame| Ok(Frame::data(frame))))
     }
 
     fn is_end_stream(&self) -> bool {

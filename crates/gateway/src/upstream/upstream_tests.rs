@@ -89,3 +89,28 @@ fn a_certificate_file_without_certificates_is_a_mistake() {
     let mistake = Upstream::build(&provider, &Deadlines::default(), Tracker::new()).unwrap_err();
     assert!(mistake.to_string().contains("No such file"), "{mistake}");
 }
+
+#[test]
+fn small_pieces_leave_together_and_large_ones_as_they_are() {
+    let large = Bytes::from(vec![b'x'; FRAME_BYTES]);
+    let mut segments = Segments::default();
+    for piece in ["a", "b", "", "c"] {
+        segments.push(Bytes::from_static(piece.as_bytes()));
+    }
+    segments.push(large.clone());
+    segments.push(Bytes::from_static(b"d"));
+    let mut frames = Vec::new();
+    while let Poll::Ready(Some(Ok(frame))) =
+        Pin::new(&mut segments).poll_frame(&mut Context::from_waker(std::task::Waker::noop()))
+    {
+        frames.push(frame.into_data().unwrap());
+    }
+    let lengths: Vec<usize> = frames.iter().map(Bytes::len).collect();
+    assert_eq!(lengths, [3, FRAME_BYTES, 1]);
+    assert_eq!(
+        frames[1].as_ptr(),
+        large.as_ptr(),
+        "no copy of a large piece"
+    );
+    assert_eq!(segments.size_hint().exact(), Some(0));
+}
