@@ -17,6 +17,10 @@
 //! suspect wait for it, because their index depends on it, and because one real
 //! client loses arguments that are interleaved (OpenClaw 2026.4.21). At most
 //! [`MAX_HELD_BYTES`] are held per choice; beyond, everything is released as it came.
+//!
+//! A command that was told already is left out, as long as nothing but allowed
+//! commands was said. A stream judges that by what was said so far: text that comes
+//! later cannot take back what was left out.
 
 use std::sync::Arc;
 

@@ -2,17 +2,16 @@
 //!
 //! The format is described in `farrier_testkit::corpus`. Exchanges of a case share a ledger. `FARRIER_BLESS=1` writes the goldens anew.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use farrier_compat::plan::{Plan, Reply, With};
 use farrier_compat::registry::{LoadOptions, Registry, shipped_sources};
-use farrier_compat::run::{End, Outcome, Step, TurnRecord};
-use farrier_compat::wire::chat::Ask;
-use farrier_compat::wire::turn::TurnKey;
+use farrier_compat::run::{End, Outcome};
 use farrier_testkit::corpus::{Case, exchanges, folders};
+
+use crate::support::{Store, Streamed, rewrite, stream, text};
 
 /// What came out of one exchange.
 #[derive(Debug, PartialEq, Eq, Clone)]
@@ -21,8 +20,6 @@ struct Exchange {
     client: Option<String>,
     outcome: Option<Outcome>,
 }
-
-type Store = HashMap<TurnKey, Vec<Bytes>>;
 
 fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus")
@@ -59,15 +56,6 @@ fn shipped(without: Option<&str>) -> Registry {
         .expect("a shipped manifest can be switched off")
 }
 
-fn keep(store: &mut Store, record: TurnRecord) {
-    for key in record.keys {
-        store
-            .entry(key)
-            .or_default()
-            .insert(0, record.value.clone());
-    }
-}
-
 /// Sends a request through `plan`.
 fn ask(
     plan: &Plan,
@@ -76,13 +64,6 @@ fn ask(
     body: &[u8],
     store: &Store,
 ) -> Result<(String, Reply), String> {
-    let ask = Ask::parse(body).map_err(|fault| fault.code.to_owned())?;
-    let lookup = plan.lookup(&ask);
-    let stored: Vec<Vec<Bytes>> = lookup
-        .keys()
-        .iter()
-        .map(|key| store.get(key).cloned().unwrap_or_default())
-        .collect();
     let facts = case.facts();
     let with = With {
         upstream_model: (facts.client.model != facts.upstream.model)
@@ -90,46 +71,14 @@ fn ask(
         seed: [seed; 16],
         origin: format!("{}/{}", facts.upstream.provider, facts.upstream.model),
     };
-    let rewritten = plan
-        .rewrite(ask, lookup.answered(&stored), with)
-        .map_err(|fault| fault.code.to_owned())?;
-    let sent = rewritten
-        .segments
-        .iter()
-        .map(|segment| segment.as_str())
-        .collect();
-    Ok((sent, rewritten.reply))
-}
-
-/// Reads a stream as `reads`; the client's bytes, and what was stored before each.
-fn stream(reply: Reply, reads: &[&[u8]], end: End) -> (String, Vec<TurnRecord>, Outcome) {
-    let mut run = reply.into_stream();
-    let mut steps = Vec::new();
-    for read in reads {
-        if run.push(Bytes::copy_from_slice(read), &mut steps).is_err() {
-            break;
-        }
-    }
-    run.end(end, &mut steps);
-    let mut client = Vec::new();
-    let mut records = Vec::new();
-    for step in steps {
-        match step {
-            Step::Forward(bytes) => client.extend_from_slice(&bytes),
-            Step::Commit(record) => records.push(record),
-        }
-    }
-    (
-        String::from_utf8(client).expect("UTF-8"),
-        records,
-        run.outcome(),
-    )
+    let rewritten = rewrite(plan, body, with, "s", store).map_err(|fault| fault.code.to_owned())?;
+    Ok((text(&rewritten.segments), rewritten.reply))
 }
 
 /// Plays a case; a fault ends it.
 fn play(registry: &Registry, case: &Case, folder: &Path) -> Result<Vec<Exchange>, String> {
     let plan = registry.plan_for(&case.facts());
-    let mut store = Store::new();
+    let mut store = Store::default();
     let mut out = Vec::new();
     for (seed, exchange) in (1u8..).zip(exchanges(folder)) {
         let body = fs::read(exchange.join("request.json")).expect("a request");
@@ -140,8 +89,8 @@ fn play(registry: &Registry, case: &Case, folder: &Path) -> Result<Vec<Exchange>
         );
         let (client, records, outcome) = if sse.exists() {
             let upstream = fs::read(&sse).expect("readable");
-            let (client, records, outcome) = stream(reply, &[&upstream], End::Clean);
-            (Some(client), records, Some(outcome))
+            let done = stream(reply, [&*upstream], End::Clean);
+            (Some(done.client), done.commits, Some(done.outcome))
         } else if json.exists() {
             let upstream = fs::read(&json).expect("readable");
             let done = reply.into_json().finish(upstream.into());
@@ -154,7 +103,7 @@ fn play(registry: &Registry, case: &Case, folder: &Path) -> Result<Vec<Exchange>
             (None, Vec::new(), None)
         };
         for record in records {
-            keep(&mut store, record);
+            store.keep("s", record);
         }
         out.push(Exchange {
             sent,
@@ -288,32 +237,31 @@ fn i5_every_split_point_of_every_stream_gives_the_same_bytes() {
             continue;
         }
         let plan = registry.plan_for(&case.facts());
-        let mut store = Store::new();
+        let mut store = Store::default();
         for (seed, at) in (1u8..).zip(exchanges(&folder)) {
             let Ok(upstream) = fs::read(at.join("upstream.sse")) else {
                 continue;
             };
             let body = fs::read(at.join("request.json")).expect("a request");
             let reply = || ask(&plan, &case, seed, &body, &store).expect("no fault").1;
-            let whole = stream(reply(), &[&upstream], End::Clean);
+            let whole = stream(reply(), [&*upstream], End::Clean);
             for cut in 0..=upstream.len() {
                 let (left, right) = upstream.split_at(cut);
                 assert_eq!(
-                    stream(reply(), &[left, right], End::Clean),
+                    stream(reply(), [left, right], End::Clean),
                     whole,
                     "{} cut at {cut}",
                     at.display()
                 );
             }
-            let single: Vec<&[u8]> = upstream.chunks(1).collect();
             assert_eq!(
-                stream(reply(), &single, End::Clean),
+                stream(reply(), upstream.chunks(1), End::Clean),
                 whole,
                 "{} byte by byte",
                 at.display()
             );
-            for record in whole.1 {
-                keep(&mut store, record);
+            for record in whole.commits {
+                store.keep("s", record);
             }
         }
     }
@@ -332,10 +280,12 @@ fn i7_a_stream_cut_anywhere_ends_well_formed_in_each_way() {
         let body = fs::read(at.join("request.json")).expect("a request");
         for cut in (0..=upstream.len()).step_by(3) {
             for end in [End::Clean, End::Truncated, End::Failed, End::ClientGone] {
-                let reply = ask(&plan, &case, 1, &body, &Store::new())
+                let reply = ask(&plan, &case, 1, &body, &Store::default())
                     .expect("no fault")
                     .1;
-                let (client, _, outcome) = stream(reply, &[&upstream[..cut]], end);
+                let Streamed {
+                    client, outcome, ..
+                } = stream(reply, [&upstream[..cut]], end);
                 assert_eq!(
                     check_ending(&client, outcome, end),
                     Ok(()),

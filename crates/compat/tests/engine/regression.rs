@@ -1,45 +1,11 @@
 //! Mistakes that were made once, each with the input that showed it.
 
-use std::collections::HashMap;
-
-use bytes::Bytes;
-use farrier_compat::facts::{ClientFacts, Facts, UpstreamFacts};
 use farrier_compat::passes::Note;
-use farrier_compat::plan::{Plan, With};
-use farrier_compat::registry::{LoadOptions, Registry, Source};
-use farrier_compat::run::{End, Outcome, Step, TurnRecord};
-use farrier_compat::wire::chat::Ask;
-use farrier_compat::wire::turn::TurnKey;
+use farrier_compat::plan::Plan;
+use farrier_compat::run::{End, Outcome, TurnRecord};
 use serde_json::{Value, json};
 
-fn plan(gateway: Value) -> Plan {
-    let manifest = json!({
-        "id": "test", "agent": "any", "description": "for a test",
-        "match": {"providerKey": "inference"}, "effects": {"gateway": gateway},
-    });
-    let source = Source {
-        path: "any/test.json".into(),
-        text: manifest.to_string(),
-    };
-    let facts = Facts {
-        agent: None,
-        client: ClientFacts {
-            model: "m".into(),
-            provider_key: "inference".into(),
-            inference_api: "openai-completions".into(),
-            base_url: "https://inference.local/v1".into(),
-        },
-        upstream: UpstreamFacts {
-            provider: "p".into(),
-            model: "m".into(),
-            base_url: "http://127.0.0.1:1/v1".into(),
-            server: None,
-        },
-    };
-    Registry::load(&[source], &LoadOptions::default())
-        .expect("a manifest")
-        .plan_for(&facts)
-}
+use crate::support::{self, Store, Streamed, plan, reply, text, with};
 
 fn split() -> Value {
     json!({"pass": "split-combined-call", "tool": "exec", "argument": "command", "separator": ";", "allow": ["hostname", "date", "uptime"]})
@@ -58,75 +24,42 @@ fn reasoning(turns: &str, on_miss: &Value) -> Value {
     pass
 }
 
+/// What the model is sent for `body`.
 fn sent(
     plan: &Plan,
     body: &Value,
     origin: &str,
-    store: &HashMap<TurnKey, Bytes>,
+    store: &Store,
 ) -> Result<(Value, Vec<Note>), String> {
-    let text = body.to_string();
-    let ask = Ask::parse(text.as_bytes()).expect("a request");
-    let lookup = plan.lookup(&ask);
-    let stored: Vec<Vec<Bytes>> = lookup
-        .keys()
-        .iter()
-        .map(|key| store.get(key).cloned().into_iter().collect())
-        .collect();
-    let with = With {
-        upstream_model: None,
-        seed: [1; 16],
-        origin: origin.into(),
-    };
-    let rewritten = plan
-        .rewrite(ask, lookup.answered(&stored), with)
+    let body = body.to_string();
+    let rewritten = support::rewrite(plan, body.as_bytes(), with(1, origin), "s", store)
         .map_err(|fault| fault.code.to_owned())?;
-    let sent: String = rewritten
-        .segments
-        .iter()
-        .map(|segment| segment.as_str())
-        .collect();
-    Ok((serde_json::from_str(&sent).expect("JSON"), rewritten.notes))
-}
-
-struct Streamed {
-    client: String,
-    outcome: Outcome,
-    commits: Vec<TurnRecord>,
+    let sent = serde_json::from_str(&text(&rewritten.segments)).expect("JSON");
+    Ok((sent, rewritten.notes))
 }
 
 fn stream(plan: &Plan, upstream: &[u8], size: usize, end: End) -> Streamed {
-    let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]}).to_string();
-    let ask = Ask::parse(body.as_bytes()).expect("a request");
-    let with = With {
-        upstream_model: None,
-        seed: [1; 16],
-        origin: "p/m".into(),
-    };
-    let recalled = plan.lookup(&ask).answered(&[]);
-    let mut run = plan
-        .rewrite(ask, recalled, with)
-        .expect("no fault")
-        .reply
-        .into_stream();
-    let mut steps = Vec::new();
-    for read in upstream.chunks(size) {
-        if run.push(Bytes::copy_from_slice(read), &mut steps).is_err() {
-            break;
-        }
-    }
-    run.end(end, &mut steps);
-    let (mut client, mut commits) = (Vec::new(), Vec::new());
-    for step in steps {
-        match step {
-            Step::Forward(bytes) => client.extend_from_slice(&bytes),
-            Step::Commit(record) => commits.push(record),
-        }
-    }
-    Streamed {
-        client: String::from_utf8(client).expect("UTF-8"),
-        outcome: run.outcome(),
-        commits,
-    }
+    support::stream(reply(plan), upstream.chunks(size), end)
+}
+
+/// A ledger that holds what was committed.
+fn stored(commits: Vec<TurnRecord>) -> Store {
+    let mut store = Store::default();
+    commits
+        .into_iter()
+        .for_each(|record| store.keep("s", record));
+    store
+}
+
+/// The first id the client was given for one of ours.
+fn given(client: &str) -> String {
+    let ids = client
+        .split("\"id\":\"")
+        .filter_map(|rest| rest.split('"').next());
+    ids.filter(|id| id.len() == 9)
+        .map(str::to_owned)
+        .next()
+        .expect("a minted id")
 }
 
 fn event(choices: &Value) -> String {
@@ -461,16 +394,7 @@ fn text_turn_with_a_cut_surrogate_pair_is_found() {
         + "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi \\ud83d\"},\"finish_reason\":null}]}\n\n"
         + "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\\ude00\"},\"finish_reason\":\"stop\"}]}\n\n";
     let got = stream(&plan, upstream.as_bytes(), 4096, End::Clean);
-    let store = got
-        .commits
-        .into_iter()
-        .flat_map(|record| {
-            record
-                .keys
-                .into_iter()
-                .map(move |key| (key, record.value.clone()))
-        })
-        .collect();
+    let store = stored(got.commits);
     let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "hi \u{1f600}"}]});
     let (sent, _) = sent(&plan, &body, "p/m", &store).expect("known");
     assert_eq!(sent["messages"][1]["reasoning_content"], "r");
@@ -487,7 +411,7 @@ fn one_call(id: &str) -> Value {
 fn i4_text_turn_that_is_not_known_is_a_miss_that_can_be_seen() {
     let plan = plan(json!([reasoning("all", &json!({"onMiss": "fail"}))]));
     let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]});
-    let (_, notes) = sent(&plan, &body, "p/m", &HashMap::new()).expect("nothing demands it");
+    let (_, notes) = sent(&plan, &body, "p/m", &Store::default()).expect("nothing demands it");
     assert_eq!(
         notes
             .iter()
@@ -508,23 +432,8 @@ fn i4_turn_that_was_said_without_reasoning_is_not_called_unknown() {
         &json!("tool_calls"),
     );
     let got = stream(&plan, upstream.as_bytes(), 4096, End::Clean);
-    let id = got
-        .client
-        .split("\"id\":\"")
-        .filter_map(|rest| rest.split('"').next())
-        .find(|id| id.len() == 9)
-        .expect("minted")
-        .to_owned();
-    let store = got
-        .commits
-        .into_iter()
-        .flat_map(|record| {
-            record
-                .keys
-                .into_iter()
-                .map(move |key| (key, record.value.clone()))
-        })
-        .collect();
+    let id = given(&got.client);
+    let store = stored(got.commits);
     assert_eq!(
         sent(&plan, &one_call(&id), "p/m", &store).map(|_| ()),
         Err("reasoning_never_said".into())
@@ -543,23 +452,8 @@ fn id_of_another_model_is_rebuilt_in_the_form_of_this_one() {
         &json!("tool_calls"),
     );
     let got = stream(&plan, upstream.as_bytes(), 4096, End::Clean);
-    let id = got
-        .client
-        .split("\"id\":\"")
-        .filter_map(|rest| rest.split('"').next())
-        .find(|id| id.len() == 9)
-        .expect("minted")
-        .to_owned();
-    let store: HashMap<TurnKey, Bytes> = got
-        .commits
-        .into_iter()
-        .flat_map(|record| {
-            record
-                .keys
-                .into_iter()
-                .map(move |key| (key, record.value.clone()))
-        })
-        .collect();
+    let id = given(&got.client);
+    let store = stored(got.commits);
     let id_for = |origin: &str| {
         sent(&plan, &one_call(&id), origin, &store)
             .expect("no fault")
@@ -577,7 +471,7 @@ fn condition_sees_what_an_earlier_rule_has_opened() {
         {"pass": "unsupported-parameter", "op": "remove", "path": "temperature", "when": "thinking-disabled"},
     ]));
     let body = json!({"model": "m", "messages": [], "temperature": 1, "chat_template_kwargs": {"thinking": false}});
-    let (sent, _) = sent(&plan, &body, "p/m", &HashMap::new()).expect("no fault");
+    let (sent, _) = sent(&plan, &body, "p/m", &Store::default()).expect("no fault");
     assert_eq!(sent.get("temperature"), None);
 }
 
@@ -589,7 +483,7 @@ fn disabling_thinking_leaves_the_callers_other_fields() {
     );
     let mut body = one_call("a");
     body["chat_template_kwargs"] = json!({"custom": "keep me"});
-    let (sent, _) = sent(&plan, &body, "p/m", &HashMap::new()).expect("no fault");
+    let (sent, _) = sent(&plan, &body, "p/m", &Store::default()).expect("no fault");
     assert_eq!(
         sent["chat_template_kwargs"],
         json!({"custom": "keep me", "thinking": false, "x": 1})
@@ -605,7 +499,7 @@ fn many_unknown_ids_beside_as_many_native_ones_are_rebuilt_without_a_repeat() {
     let calls: Vec<Value> = native.chain(unknown).collect();
     let body = json!({"model": "m", "messages": [{"role": "assistant", "tool_calls": calls}]});
     let (sent, _) =
-        sent(&plan(json!([minted()])), &body, "p/m", &HashMap::new()).expect("no fault");
+        sent(&plan(json!([minted()])), &body, "p/m", &Store::default()).expect("no fault");
     let ids: std::collections::HashSet<&str> = sent["messages"][0]["tool_calls"]
         .as_array()
         .expect("calls")
@@ -618,20 +512,11 @@ fn many_unknown_ids_beside_as_many_native_ones_are_rebuilt_without_a_repeat() {
 #[test]
 fn calls_of_a_whole_reply_are_minted_and_recorded_after_a_split() {
     let plan = plan(json!([split(), minted()]));
-    let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]}).to_string();
-    let ask = Ask::parse(body.as_bytes()).expect("a request");
-    let with = With {
-        upstream_model: None,
-        seed: [1; 16],
-        origin: "p/m".into(),
-    };
-    let recalled = plan.lookup(&ask).answered(&[]);
-    let reply = plan.rewrite(ask, recalled, with).expect("no fault").reply;
     let message = json!({"role": "assistant", "tool_calls": [{"id": "functions.exec:0", "type": "function", "function": {"name": "exec", "arguments": "{\"command\":\"hostname; date\"}"}}]});
     let upstream =
         json!({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]})
             .to_string();
-    let done = reply.into_json().finish(upstream.into());
+    let done = reply(&plan).into_json().finish(upstream.into());
     let client: Value = serde_json::from_slice(&done.body).expect("JSON");
     for call in client["choices"][0]["message"]["tool_calls"]
         .as_array()

@@ -4,51 +4,17 @@
 //! made-up client keeps, drops, cuts, respells and sanitises the way the measured ones
 //! do. What reaches the model must be what the model said.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
-use farrier_compat::facts::{ClientFacts, Facts, UpstreamFacts};
 use farrier_compat::passes::{PASSES, What};
 use farrier_compat::plan::{Plan, Rewritten, With};
-use farrier_compat::registry::{LoadOptions, Registry, Source};
-use farrier_compat::run::{End, Step, TurnRecord};
+use farrier_compat::registry::Registry;
+use farrier_compat::run::{End, Step};
 use farrier_compat::wire::chat::Ask;
 use farrier_compat::wire::json::Segment;
-use farrier_compat::wire::turn::TurnKey;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-fn facts() -> Facts {
-    Facts {
-        agent: None,
-        client: ClientFacts {
-            model: "m".into(),
-            provider_key: "inference".into(),
-            inference_api: "openai-completions".into(),
-            base_url: "https://inference.local/v1".into(),
-        },
-        upstream: UpstreamFacts {
-            provider: "p".into(),
-            model: "m".into(),
-            base_url: "http://127.0.0.1:1/v1".into(),
-            server: None,
-        },
-    }
-}
-
-fn plan(gateway: Value) -> Plan {
-    let manifest = json!({
-        "id": "test", "agent": "any", "description": "for a test",
-        "match": {"providerKey": "inference"}, "effects": {"gateway": gateway},
-    });
-    let source = Source {
-        path: "any/test.json".into(),
-        text: manifest.to_string(),
-    };
-    Registry::load(&[source], &LoadOptions::default())
-        .expect("a manifest")
-        .plan_for(&facts())
-}
+use crate::support::{self, ORIGIN, Store, plan, text, with};
 
 fn kimi(mode: &str, on_miss: Value) -> Plan {
     let mut reasoning =
@@ -67,31 +33,6 @@ fn fail() -> Value {
     json!({"onMiss": "fail"})
 }
 
-#[derive(Default)]
-struct Store(HashMap<(String, TurnKey), Vec<Bytes>>);
-
-impl Store {
-    fn keep(&mut self, scope: &str, record: TurnRecord) {
-        for key in record.keys {
-            self.0
-                .entry((scope.into(), key))
-                .or_default()
-                .insert(0, record.value.clone());
-        }
-    }
-
-    fn find(&self, scope: &str, keys: &[TurnKey]) -> Vec<Vec<Bytes>> {
-        keys.iter()
-            .map(|key| {
-                self.0
-                    .get(&(scope.to_owned(), *key))
-                    .cloned()
-                    .unwrap_or_default()
-            })
-            .collect()
-    }
-}
-
 fn rewrite<'a>(
     plan: &Plan,
     body: &'a str,
@@ -99,22 +40,8 @@ fn rewrite<'a>(
     scope: &str,
     store: &Store,
 ) -> Result<Rewritten<'a>, String> {
-    let ask = Ask::parse(body.as_bytes()).expect("a request");
-    let lookup = plan.lookup(&ask);
-    let stored = store.find(scope, lookup.keys());
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let with = With {
-        upstream_model: None,
-        seed: bytes,
-        origin: "p/m".into(),
-    };
-    plan.rewrite(ask, lookup.answered(&stored), with)
+    support::rewrite(plan, body.as_bytes(), with(seed, ORIGIN), scope, store)
         .map_err(|fault| fault.code.to_owned())
-}
-
-fn text(segments: &[Segment<'_>]) -> String {
-    segments.iter().map(Segment::as_str).collect()
 }
 
 /// One turn of the made-up model.
@@ -322,19 +249,11 @@ impl Talk {
                 .for_each(|record| store.keep(scope, record));
             client.extend_from_slice(&done.body);
         } else {
-            let mut run = rewritten.reply.into_stream();
-            let mut steps = Vec::new();
-            for read in upstream.as_bytes().chunks(11) {
-                run.push(Bytes::copy_from_slice(read), &mut steps)
-                    .expect("goes on");
-            }
-            run.end(End::Clean, &mut steps);
-            for step in steps {
-                match step {
-                    Step::Commit(record) => store.keep(scope, record),
-                    Step::Forward(bytes) => client.extend_from_slice(&bytes),
-                }
-            }
+            let done = support::stream(rewritten.reply, upstream.as_bytes().chunks(11), End::Clean);
+            done.commits
+                .into_iter()
+                .for_each(|record| store.keep(scope, record));
+            client.extend_from_slice(done.client.as_bytes());
         }
         let ids = given(std::str::from_utf8(&client).expect("UTF-8"));
         assert_eq!(ids.len(), said.calls.len());
@@ -409,14 +328,8 @@ proptest! {
         let plan = plan(json!([{"pass": "tool-result-without-name"}]));
         let body = body(&[]);
         let rewritten = rewrite(&plan, &body, 1, "s", &Store::default()).expect("no fault");
-        let mut run = rewritten.reply.into_stream();
-        let mut steps = Vec::new();
-        for read in upstream.as_bytes().chunks(size) {
-            run.push(Bytes::copy_from_slice(read), &mut steps).expect("goes on");
-        }
-        run.end(End::Clean, &mut steps);
-        let client: Vec<u8> = steps.into_iter().flat_map(|step| match step { Step::Forward(bytes) => bytes.to_vec(), Step::Commit(_) => Vec::new() }).collect();
-        prop_assert_eq!(String::from_utf8(client).expect("UTF-8"), upstream);
+        let done = support::stream(rewritten.reply, upstream.as_bytes().chunks(size), End::Clean);
+        prop_assert_eq!(done.client, upstream);
     }
 
     /// I2: whatever the client does, the model sees its own words.
