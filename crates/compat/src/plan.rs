@@ -14,11 +14,12 @@ use bytes::Bytes;
 use crate::facts::Facts;
 use crate::fault::Fault;
 use crate::passes::event::Placed;
+use crate::passes::record::Recording;
 use crate::passes::{Ids, Mint, Needs, Note, Notes, Recollection, Scene, Survey};
 use crate::registry::{GatewayEffect, Registry};
 use crate::wire::chat::Ask;
 use crate::wire::json::{Segment, quote};
-use crate::wire::turn::{Context, TurnKey};
+use crate::wire::turn::TurnKey;
 
 /// The ordered passes for one kind of request.
 #[derive(Debug, Clone)]
@@ -67,14 +68,6 @@ pub struct Rewritten<'a> {
 pub struct Reply {
     pub(crate) placed: Vec<Placed>,
     pub(crate) record: Option<Recording>,
-}
-
-/// What is recorded of a reply, and under what.
-#[derive(Debug, Clone)]
-pub(crate) struct Recording {
-    pub(crate) origin: String,
-    pub(crate) needs: Needs,
-    pub(crate) context: Context,
 }
 
 impl Registry {

@@ -16,34 +16,19 @@
 //! business of `wire` and the passes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::json;
 
 use crate::fault::{Blame, Fault};
-use crate::passes::event::{Placed, Sink, feed, finish};
-use crate::passes::{Event, Ids, Needs, Note, Out, StreamPass};
-use crate::plan::{Recording, Reply};
-use crate::wire::calls::Calls;
-use crate::wire::canonical;
-use crate::wire::chat::{self, Choice};
-use crate::wire::json::{List, Object, Value, unquote};
+use crate::passes::event::{Placed, Sink, Tells, feed, finish};
+use crate::passes::record::Recording;
+use crate::passes::{Event, Note};
+use crate::plan::Reply;
 use crate::wire::sse::{self, Frame, Framer, Oversized};
-use crate::wire::turn::{Replayed, Turn, TurnCall, minted_key};
 
 pub use crate::passes::event::{End, Step};
 pub use crate::wire::turn::TurnRecord;
-
-/// The name the recorder goes by where passes are named.
-const RECORDER: &str = "turn-record";
-
-/// What is kept of one choice at the most. A turn beyond it is not remembered: no
-/// model says that much, and a stream that never ends must not fill the memory.
-const MAX_HEARD_BYTES: usize = 8 * 1024 * 1024;
-
-/// Reply fields that clients lose, kept as they came.
-const KEPT: &[&str] = &["reasoning_content", "reasoning"];
 
 /// A streamed reply under way.
 #[derive(Debug)]
@@ -131,16 +116,7 @@ impl Reply {
 
     fn line(self) -> Vec<Placed> {
         let mut placed = self.placed;
-        if let Some(recording) = self.record {
-            placed.push(Placed {
-                manifest: Arc::from(""),
-                name: RECORDER,
-                pass: Box::new(Recorder {
-                    recording,
-                    choices: BTreeMap::new(),
-                }),
-            });
-        }
+        placed.extend(self.record.map(Recording::placed));
         placed
     }
 }
@@ -264,24 +240,12 @@ impl StreamRun {
 
     /// Notes what tells the end of the turn.
     fn watch(&mut self, event: &mut Event<'_>, data: &[u8]) {
-        let state = match event {
-            Event::Done(_) => State::Told(Told::Done),
-            Event::Chunk { chunk, .. } => {
-                let mut failed = chunk.has_error();
-                for choice in chunk.choices() {
-                    let reason = choice.finish();
-                    failed |= reason.as_deref() == Some("error");
-                    *self.choices.entry(choice.index()).or_default() |= reason.is_some();
-                }
-                let told = !self.choices.is_empty() && self.choices.values().all(|told| *told);
-                match (failed, told) {
-                    (true, _) => State::Reported,
-                    (false, true) => State::Told(Told::Finish),
-                    (false, false) => State::Open,
-                }
-            }
-            Event::Opaque(_) if is_error(data) => State::Reported,
-            Event::Opaque(_) => return,
+        let state = match event.tells(data, &mut self.choices) {
+            Tells::Done => State::Told(Told::Done),
+            Tells::Error => State::Reported,
+            Tells::Finish => State::Told(Told::Finish),
+            Tells::More => State::Open,
+            Tells::Nothing => return,
         };
         // An error stays one, and nothing opens again what [DONE] has closed.
         if !matches!(self.state, State::Reported | State::Told(Told::Done)) {
@@ -324,15 +288,6 @@ fn too_large(_: Oversized) -> Fault {
     let message =
         format!("expected events of at most {limit} bytes from the provider, got a larger one");
     Fault::upstream("event_too_large", message)
-}
-
-/// `{"error": …}` in a stream; source: OpenRouter, DashScope and others.
-fn is_error(data: &[u8]) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Report {
-        error: Option<serde::de::IgnoredAny>,
-    }
-    serde_json::from_slice::<Report>(data).is_ok_and(|report| report.error.is_some())
 }
 
 /// Why the client must not take this stream for a complete one.
@@ -393,212 +348,4 @@ impl JsonRun {
             notes: sink.take_notes(),
         }
     }
-}
-
-// === Recorder ===
-
-/// Last in the line: remembers what was said and what the client was given for it.
-struct Recorder {
-    recording: Recording,
-    choices: BTreeMap<u64, Heard>,
-}
-
-/// One choice, as far as it has been heard.
-#[derive(Default)]
-struct Heard {
-    /// Field → the inside of its JSON string, fragments run together. Raw, so that a
-    /// surrogate pair cut between two fragments is whole again.
-    kept: BTreeMap<&'static str, String>,
-    /// The inside of the content's JSON string, when somebody will look for it.
-    text: String,
-    numbers: Calls,
-    bytes: usize,
-    calls: Vec<HeardCall>,
-    /// Something was heard since the last commit.
-    fresh: bool,
-    finished: bool,
-}
-
-#[derive(Default)]
-struct HeardCall {
-    given: String,
-    name: String,
-    arguments: String,
-}
-
-impl StreamPass for Recorder {
-    fn event(&mut self, mut event: Event<'_>, out: &mut Out<'_>) -> Result<(), Fault> {
-        match &mut event {
-            Event::Chunk { chunk, .. } => {
-                for choice in chunk.choices() {
-                    self.hear(&choice, out);
-                }
-            }
-            Event::Done(_) => self.commit_all(out),
-            Event::Opaque(_) => {}
-        }
-        out.emit(event)
-    }
-
-    fn end(&mut self, _: End, out: &mut Out<'_>) -> Result<(), Fault> {
-        // However it ended: what a client was given, it may replay.
-        self.commit_all(out);
-        Ok(())
-    }
-}
-
-impl Recorder {
-    fn hear(&mut self, choice: &Choice<'_, '_>, out: &mut Out<'_>) {
-        let heard = self.choices.entry(choice.index()).or_default();
-        if let Some(part) = choice.part() {
-            heard.part(part, choice.is_whole(), self.recording.needs);
-        }
-        if choice.finish().is_some() && !heard.finished {
-            heard.finished = true;
-            heard.commit(&self.recording, out);
-        }
-    }
-
-    fn commit_all(&mut self, out: &mut Out<'_>) {
-        for heard in self.choices.values_mut() {
-            heard.commit(&self.recording, out);
-        }
-    }
-}
-
-impl Heard {
-    fn part(&mut self, part: &Object<'_>, whole: bool, needs: Needs) {
-        if self.bytes > MAX_HEARD_BYTES {
-            return;
-        }
-        for field in KEPT {
-            let inner = inside(part.get(field));
-            if !inner.is_empty() {
-                self.kept.entry(field).or_default().push_str(inner);
-                self.bytes += inner.len();
-                self.fresh = true;
-            }
-        }
-        if needs.texts {
-            let inner = inside(part.get("content"));
-            self.text.push_str(inner);
-            self.bytes += inner.len();
-            self.fresh |= !inner.is_empty();
-        }
-        let calls = chat::calls(part).into_iter().flat_map(List::items);
-        for (position, call) in calls.filter_map(Value::object).enumerate() {
-            let number = if whole {
-                position
-            } else {
-                self.numbers.place(call)
-            };
-            self.call(number, call);
-        }
-    }
-
-    fn call(&mut self, number: usize, delta: &Object<'_>) {
-        if number >= self.calls.len() {
-            self.calls.resize_with(number + 1, HeardCall::default);
-        }
-        let Some(call) = self.calls.get_mut(number) else {
-            return;
-        };
-        self.fresh = true;
-        if let Some(id) = delta.text("id").filter(|id| !id.is_empty()) {
-            call.given = id.into_owned();
-        }
-        if let Some(name) = chat::call_name(delta)
-            && call.name != name
-        {
-            call.name.push_str(&name);
-        }
-        let raw = chat::call_arguments(delta).unwrap_or_default();
-        self.bytes += raw.len();
-        match raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) {
-            Some(inner) => call.arguments.push_str(inner),
-            None if raw.starts_with('{') => call.arguments.push_str(&escaped(raw)),
-            None => {}
-        }
-    }
-
-    /// Stores the turn as it is now known, once for all that was heard.
-    fn commit(&mut self, recording: &Recording, out: &mut Out<'_>) {
-        if !std::mem::take(&mut self.fresh) || self.bytes > MAX_HEARD_BYTES {
-            return;
-        }
-        let mut turn = Turn::new(recording.origin.clone());
-        turn.kept = self
-            .kept
-            .iter()
-            .map(|(field, inner)| ((*field).to_owned(), format!("\"{inner}\"")))
-            .collect();
-        turn.calls = self.calls.iter().map(|call| call.recorded(out)).collect();
-        let keys = self.keys(&turn, recording);
-        if !keys.is_empty() {
-            out.commit(TurnRecord {
-                keys,
-                value: turn.encode(),
-            });
-        }
-    }
-
-    fn keys(&self, turn: &Turn, recording: &Recording) -> Vec<crate::wire::turn::TurnKey> {
-        if turn.calls.is_empty() {
-            let quoted = format!("\"{}\"", self.text);
-            let text =
-                unquote(&quoted).filter(|text| recording.needs.texts && !text.trim().is_empty());
-            return text
-                .map(|text| recording.context.text_key(&text))
-                .into_iter()
-                .collect();
-        }
-        if recording.needs.ids == Ids::Minted {
-            return turn
-                .calls
-                .iter()
-                .map(|call| minted_key(&call.given))
-                .collect();
-        }
-        // A request that replays these calls has each behind those before it.
-        let mut context = recording.context;
-        turn.calls
-            .iter()
-            .map(|call| {
-                let key = context.call_key(&call.name, &call.arguments);
-                context = context.after(&Replayed {
-                    id: String::new(),
-                    name: call.name.clone(),
-                    arguments: call.arguments,
-                });
-                key
-            })
-            .collect()
-    }
-}
-
-impl HeardCall {
-    fn recorded(&self, out: &Out<'_>) -> TurnCall {
-        let text = format!("\"{}\"", self.arguments);
-        let arguments = unquote(&text).unwrap_or_else(|| self.arguments.as_str().into());
-        TurnCall {
-            native: out.native_of(&self.given).unwrap_or(&self.given).to_owned(),
-            given: self.given.clone(),
-            name: self.name.clone(),
-            arguments: canonical::arguments(&arguments),
-        }
-    }
-}
-
-/// The inside of a JSON string; nothing for any other value.
-fn inside<'v>(value: Option<&'v Value<'_>>) -> &'v str {
-    value
-        .and_then(Value::raw)
-        .and_then(|raw| raw.strip_prefix('"')?.strip_suffix('"'))
-        .unwrap_or_default()
-}
-
-/// JSON text as the inside of a JSON string.
-fn escaped(json: &str) -> String {
-    let quoted = crate::wire::json::quote(json);
-    quoted.trim_matches('"').to_owned()
 }

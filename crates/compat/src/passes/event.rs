@@ -5,7 +5,7 @@
 //! and no waiting. A whole JSON reply is one event whose choices carry `message`
 //! in place of `delta`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
@@ -42,6 +42,21 @@ pub enum From<'e> {
     Body(&'e Bytes),
     /// A pass made it; the text is its JSON.
     Made(&'e str),
+}
+
+/// What an event says about the end of the turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tells {
+    /// That it is over: `[DONE]`.
+    Done,
+    /// That the upstream has failed.
+    Error,
+    /// Why it is over, for each choice that has begun.
+    Finish,
+    /// That it goes on.
+    More,
+    /// Nothing about it.
+    Nothing,
 }
 
 /// How a stream came to its end.
@@ -162,6 +177,29 @@ impl<'e> Event<'e> {
         })
     }
 
+    /// What this says about the end of the turn. `choices` remembers, for each choice that
+    /// has begun, whether it has told why it ended.
+    pub fn tells(&mut self, data: &[u8], choices: &mut BTreeMap<u64, bool>) -> Tells {
+        let chunk = match self {
+            Self::Done(_) => return Tells::Done,
+            Self::Opaque(_) if is_error(data) => return Tells::Error,
+            Self::Opaque(_) => return Tells::Nothing,
+            Self::Chunk { chunk, .. } => chunk,
+        };
+        let mut failed = chunk.has_error();
+        for choice in chunk.choices() {
+            let reason = choice.finish();
+            failed |= reason.as_deref() == Some("error");
+            *choices.entry(choice.index()).or_default() |= reason.is_some();
+        }
+        let told = !choices.is_empty() && choices.values().all(|told| *told);
+        match (failed, told) {
+            (true, _) => Tells::Error,
+            (false, true) => Tells::Finish,
+            (false, false) => Tells::More,
+        }
+    }
+
     /// The bytes the client gets.
     fn into_bytes(self) -> Bytes {
         match self {
@@ -274,4 +312,13 @@ impl Sink {
     pub fn take_notes(&mut self) -> Vec<Note> {
         self.notes.take()
     }
+}
+
+/// `{"error": …}` in a stream; source: OpenRouter, DashScope and others.
+fn is_error(data: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Report {
+        error: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_slice::<Report>(data).is_ok_and(|report| report.error.is_some())
 }

@@ -20,6 +20,7 @@ pub mod empty_field;
 pub mod event;
 pub mod params;
 pub mod reasoning_lost;
+pub(crate) mod record;
 pub mod result_name;
 pub mod survey;
 pub mod tool_call_id;
