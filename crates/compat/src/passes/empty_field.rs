@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::{At, Kind, Param, ParamKind, Params, Pass, Scene, What};
 use crate::fault::Fault;
 use crate::wire::chat::{self, Ask};
-use crate::wire::json::{Object, Value};
+use crate::wire::json::Object;
 
 /// The row of this pass.
 pub(super) const KIND: Kind = Kind {
@@ -92,19 +92,13 @@ impl EmptyField {
 }
 
 fn is_empty_content(message: &Object<'_>) -> bool {
-    message.get("content").is_some_and(|content| {
-        content.is_empty_text()
-            || content.raw().is_some_and(is_empty_list)
-            || is_empty_opened(content)
-    })
+    message
+        .get("content")
+        .is_some_and(|content| content.is_empty_text() || content.raw().is_some_and(is_empty_list))
 }
 
 fn is_empty_list(raw: &str) -> bool {
     raw.strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))
         .is_some_and(|inner| inner.trim().is_empty())
-}
-
-fn is_empty_opened(content: &Value<'_>) -> bool {
-    content.list().is_some_and(|list| list.is_empty())
 }

@@ -14,7 +14,7 @@ use crate::wire::calls::Calls;
 use crate::wire::canonical;
 use crate::wire::chat::{self, Choice};
 use crate::wire::json::{List, Object, Value, unquote};
-use crate::wire::turn::{Context, Replayed, Turn, TurnCall, TurnKey, TurnRecord, minted_key};
+use crate::wire::turn::{Context, Turn, TurnCall, TurnKey, TurnRecord, minted_key};
 
 /// The name it goes by where passes are named.
 const NAME: &str = "turn-record";
@@ -126,7 +126,11 @@ impl Heard {
             return;
         }
         for field in KEPT {
-            let inner = inside(part.get(field));
+            let inner = part
+                .get(field)
+                .and_then(Value::raw)
+                .and_then(inside)
+                .unwrap_or_default();
             if !inner.is_empty() {
                 self.kept.entry(field).or_default().push_str(inner);
                 self.bytes += inner.len();
@@ -134,7 +138,11 @@ impl Heard {
             }
         }
         if needs.texts {
-            let inner = inside(part.get("content"));
+            let inner = part
+                .get("content")
+                .and_then(Value::raw)
+                .and_then(inside)
+                .unwrap_or_default();
             self.text.push_str(inner);
             self.bytes += inner.len();
             self.fresh |= !inner.is_empty();
@@ -168,7 +176,7 @@ impl Heard {
         }
         let raw = chat::call_arguments(delta).unwrap_or_default();
         self.bytes += raw.len();
-        match raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) {
+        match inside(raw) {
             Some(inner) => call.arguments.push_str(inner),
             None if raw.starts_with('{') => call.arguments.push_str(&escaped(raw)),
             None => {}
@@ -184,7 +192,7 @@ impl Heard {
         turn.kept = self
             .kept
             .iter()
-            .map(|(field, inner)| ((*field).to_owned(), format!("\"{inner}\"")))
+            .map(|(field, inner)| ((*field).to_owned(), around(inner)))
             .collect();
         turn.calls = self.calls.iter().map(|call| call.recorded(out)).collect();
         let keys = self.keys(&turn, recording);
@@ -198,7 +206,7 @@ impl Heard {
 
     fn keys(&self, turn: &Turn, recording: &Recording) -> Vec<TurnKey> {
         if turn.calls.is_empty() {
-            let quoted = format!("\"{}\"", self.text);
+            let quoted = around(&self.text);
             let text =
                 unquote(&quoted).filter(|text| recording.needs.texts && !text.trim().is_empty());
             return text
@@ -219,11 +227,7 @@ impl Heard {
             .iter()
             .map(|call| {
                 let key = context.call_key(&call.name, &call.arguments);
-                context = context.after(&Replayed {
-                    id: String::new(),
-                    name: call.name.clone(),
-                    arguments: call.arguments,
-                });
+                context = context.after(&call.name, &call.arguments);
                 key
             })
             .collect()
@@ -232,7 +236,7 @@ impl Heard {
 
 impl HeardCall {
     fn recorded(&self, out: &Out<'_>) -> TurnCall {
-        let text = format!("\"{}\"", self.arguments);
+        let text = around(&self.arguments);
         let arguments = unquote(&text).unwrap_or_else(|| self.arguments.as_str().into());
         TurnCall {
             native: out.native_of(&self.given).unwrap_or(&self.given).to_owned(),
@@ -243,12 +247,14 @@ impl HeardCall {
     }
 }
 
-/// The inside of a JSON string; nothing for any other value.
-fn inside<'v>(value: Option<&'v Value<'_>>) -> &'v str {
-    value
-        .and_then(Value::raw)
-        .and_then(|raw| raw.strip_prefix('"')?.strip_suffix('"'))
-        .unwrap_or_default()
+/// The inside of a JSON string; none of any other value.
+fn inside(raw: &str) -> Option<&str> {
+    raw.strip_prefix('"')?.strip_suffix('"')
+}
+
+/// A JSON string with this inside.
+fn around(inner: &str) -> String {
+    format!("\"{inner}\"")
 }
 
 /// JSON text as the inside of a JSON string.

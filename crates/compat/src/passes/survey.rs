@@ -175,9 +175,9 @@ impl Survey {
             }
             waiting.push_back((index, n));
         }
-        self.context = calls
-            .iter()
-            .fold(self.context, |context, call| context.after(call));
+        self.context = calls.iter().fold(self.context, |context, call| {
+            context.after(&call.name, &call.arguments)
+        });
         self.said.push(Said {
             message: index,
             calls,

@@ -405,8 +405,9 @@ pub fn index_of(object: &Object<'_>) -> Option<u64> {
     object.get("index")?.raw()?.parse().ok()
 }
 
-/// Reads one tool-call object, as it is held or made by a pass.
-pub fn parse_call(json: &str) -> Option<Object<'_>> {
+/// Reads one tool-call object, for tests of what is made of it.
+#[cfg(test)]
+pub(crate) fn parse_call(json: &str) -> Option<Object<'_>> {
     match json::parse(json, &CALL).ok()? {
         Value::Object(call) => Some(call),
         Value::List(_) | Value::New(_) | Value::Raw(_) => None,

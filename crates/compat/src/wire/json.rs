@@ -399,11 +399,6 @@ impl<'a> List<'a> {
         self.items.get(index).map(|item| &item.value)
     }
 
-    /// The item at `index`, for editing.
-    pub fn get_mut(&mut self, index: usize) -> Option<&mut Value<'a>> {
-        self.items.get_mut(index).map(|item| &mut item.value)
-    }
-
     /// How many items there are.
     pub fn len(&self) -> usize {
         self.items.len()

@@ -558,6 +558,7 @@ impl Told {
         out.note(what, self.at(suspect.number));
         let envelope = self.tell_roles(suspect, out)?;
         for (position, piece) in &fresh {
+            // The first piece keeps the call's place; from the second on they move.
             let index = suspect.index.map(|own| self.take_index(own));
             self.moved = true;
             let call = rule.call(&suspect.base, *position, piece, (suspect.encoding, index));
