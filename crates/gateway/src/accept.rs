@@ -1,6 +1,5 @@
 //! From a configuration to a listening gateway, and from its shutdown signal to its end.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,20 +11,16 @@ use tracing::{info, warn};
 use crate::Gateway;
 use crate::config::{Config, Mistake, Mistakes};
 use crate::identify::Callers;
-use crate::metrics::Metrics;
-use crate::seed::Seeds;
+use crate::reload::{Current, Fixed, Lasting, Reloader};
 use crate::select::Routes;
-use crate::trace::Traces;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, Upstreams};
 
 /// A gateway that listens and does not answer yet.
 #[derive(Debug)]
 pub struct Bound {
     listener: Listener,
     limits: farrier_serve::Limits,
-    gateway: Gateway,
-    /// Connections towards providers, and the writer of transcripts.
-    background: Tracker,
+    current: Arc<Current>,
 }
 
 /// Why a gateway did not start.
@@ -60,43 +55,47 @@ impl Gateway {
     /// [`StartError`], before anything is served.
     pub async fn bind(config: Config) -> Result<Bound, StartError> {
         config.check()?;
-        warn_of_plain_credentials(&config);
-        let background = Tracker::new();
-        let requests = Tracker::new();
-        let metrics = Arc::new(Metrics::new());
-        let upstreams = upstreams(&config, &background)?;
-        let routes = Routes::build(&config, &upstreams, &metrics);
-        let seeds = Seeds::new().map_err(StartError::Random)?;
-        let traces = match &config.trace {
-            None => None,
-            Some(trace) => Some(
-                Traces::start(trace, seeds.run(), &metrics, &background).map_err(|source| {
-                    StartError::Trace {
-                        path: trace.dir.clone(),
-                        source,
-                    }
-                })?,
-            ),
+        let fixed = Fixed {
+            listen: config.listen.clone(),
+            listener: config.limits.listener.clone(),
         };
-        let listener = Listener::bind(&config.listen).await?;
-        let gateway = Self {
-            callers: Callers::build(&config, seeds.digest_key()),
+        let lasting = Lasting::new()?;
+        let first = Self::build(config, &lasting, None)?;
+        let listener = Listener::bind(&fixed.listen).await?;
+        Ok(Bound {
+            listener,
+            limits: fixed.listener.clone(),
+            current: Arc::new(Current::new(first, lasting, fixed)),
+        })
+    }
+
+    /// Makes of a checked configuration what answers requests. Of the one that `runs`, what still fits is kept.
+    pub(crate) fn build(
+        config: Config,
+        lasting: &Lasting,
+        runs: Option<&Self>,
+    ) -> Result<Self, StartError> {
+        warn_of_plain_credentials(&config);
+        let upstreams = upstreams(&config, &lasting.background, runs)?;
+        let routes = Routes::build(&config, &upstreams, &lasting.metrics);
+        let traces = config
+            .trace
+            .as_ref()
+            .map(|trace| lasting.trace(trace, runs.and_then(|runs| runs.traces.as_ref())))
+            .transpose()?;
+        Ok(Self {
+            callers: Callers::build(&config, lasting.seeds.digest_key()),
             deadlines: config.deadlines,
             ledger: config.ledger,
             max_body_bytes: config.limits.max_body_bytes,
             max_reply_bytes: config.limits.max_reply_bytes,
-            metrics,
-            requests,
+            metrics: Arc::clone(&lasting.metrics),
+            requests: lasting.requests.clone(),
             routes,
-            seeds,
+            upstreams,
+            seeds: Arc::clone(&lasting.seeds),
             traces,
-            writes: Tracker::new(),
-        };
-        Ok(Bound {
-            listener,
-            limits: config.limits.listener,
-            gateway,
-            background,
+            writes: lasting.writes.clone(),
         })
     }
 }
@@ -121,29 +120,39 @@ impl Bound {
         self.listener.addrs()
     }
 
+    /// What changes this gateway's configuration while it answers.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        Reloader::of(&self.current)
+    }
+
     /// Answers until `shutdown` resolves; then finishes what is in flight, cuts what is not finished by the drain
     /// deadline, and says how many connections that were.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Drained {
         let Self {
             listener,
             limits,
-            gateway,
-            background,
+            current,
         } = self;
-        let requests = gateway.requests.clone();
-        let gateway = Arc::new(gateway);
+        let Lasting {
+            background,
+            requests,
+            writes,
+            ..
+        } = current.lasting().clone();
         let service = {
-            let gateway = Arc::clone(&gateway);
-            move |peer, request| Arc::clone(&gateway).answer(peer, request)
+            let current = Arc::clone(&current);
+            move |peer, request| current.gateway().answer(peer, request)
         };
         let drained = listener.serve(service, limits, &requests, shutdown).await;
         info!(cut = drained.cut, "drained");
         // What a cut reply gave its client may be replayed to the next run.
-        if gateway.writes.idle(gateway.deadlines.ledger_record).await > 0 {
-            gateway.writes.cut();
+        let ledger_record = current.gateway().deadlines.ledger_record;
+        if writes.idle(ledger_record).await > 0 {
+            writes.cut();
         }
         // With the gateway goes the last sender of transcripts; its writer then finishes what is queued.
-        drop(gateway);
+        drop(current);
         if background.idle(FLUSH).await > 0 {
             background.cut(); // idle connections to providers never end by themselves
             background.idle(FLUSH).await;
@@ -152,12 +161,24 @@ impl Bound {
     }
 }
 
-fn upstreams(config: &Config, tasks: &Tracker) -> Result<HashMap<String, Arc<Upstream>>, Mistakes> {
-    let mut upstreams = HashMap::new();
+/// Connections to each provider: those there are, if they still fit, else new ones.
+fn upstreams(
+    config: &Config,
+    tasks: &Tracker,
+    runs: Option<&Gateway>,
+) -> Result<Upstreams, Mistakes> {
+    let mut upstreams = Upstreams::new();
     let mut mistakes = Vec::<Mistake>::new();
     for provider in &config.providers {
-        match Upstream::build(provider, &config.deadlines, tasks.clone()) {
-            Ok(upstream) => drop(upstreams.insert(provider.name.clone(), Arc::new(upstream))),
+        let kept = runs
+            .and_then(|runs| runs.upstreams.get(&provider.name))
+            .filter(|upstream| upstream.is_built_from(provider, &config.deadlines));
+        let upstream = match kept {
+            Some(upstream) => Ok(Arc::clone(upstream)),
+            None => Upstream::build(provider, &config.deadlines, tasks.clone()).map(Arc::new),
+        };
+        match upstream {
+            Ok(upstream) => drop(upstreams.insert(provider.name.clone(), upstream)),
             Err(mistake) => mistakes.push(mistake),
         }
     }

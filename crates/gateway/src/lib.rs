@@ -30,6 +30,7 @@ mod plans;
 mod probes;
 mod record;
 mod relay;
+mod reload;
 mod rescue;
 mod seed;
 mod select;
@@ -56,6 +57,7 @@ use tracing::{error, warn};
 pub use accept::{Bound, StartError};
 pub use config::Config;
 pub use farrier_serve::Drained;
+pub use reload::{ReloadError, Reloaded, Reloader};
 
 use config::Deadlines;
 use identify::{Caller, Callers, Endpoint};
@@ -66,9 +68,11 @@ use rescue::{Cause, rescue};
 use seed::Seeds;
 use select::{Route, Routes};
 use trace::Traces;
-use upstream::{Segments, Upstream, plain_please};
+use upstream::{Segments, Upstream, Upstreams, plain_please};
 
-/// A configured gateway; [`Gateway::bind`] makes one.
+/// A gateway as one configuration makes it; [`Gateway::bind`] makes the first, and each reload another.
+///
+/// A request keeps the one it came to until its end. What must outlast a reload is shared between them.
 #[derive(Debug)]
 pub struct Gateway {
     callers: Callers,
@@ -80,7 +84,8 @@ pub struct Gateway {
     /// The connections of clients, and what runs in them.
     requests: Tracker,
     routes: Routes,
-    seeds: Seeds,
+    upstreams: Upstreams,
+    seeds: Arc<Seeds>,
     traces: Option<Traces>,
     /// What is still to be remembered of replies whose clients left.
     writes: Tracker,

@@ -31,10 +31,10 @@ impl Seeds {
         blake3::derive_key("farrier gateway 2026-11 client digests", &self.key)
     }
 
-    /// Tells this run from others in names of files.
-    pub(crate) fn run(&self) -> [u8; 4] {
-        let key = blake3::derive_key("farrier gateway 2026-11 run name", &self.key);
-        std::array::from_fn(|index| key[index])
+    /// Tells one writer of files from another, of this run or any other.
+    pub(crate) fn writer(&self) -> [u8; 4] {
+        let seed = self.next();
+        std::array::from_fn(|index| seed[index])
     }
 }
 

@@ -12,7 +12,7 @@ use farrier_compat::facts::{ClientFacts, UpstreamFacts};
 use crate::config::{self, PublicRoute};
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::plans::Plans;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, Upstreams};
 
 /// Where requests for one model name go.
 #[derive(Debug)]
@@ -60,11 +60,7 @@ pub(crate) enum NoRoute {
 
 impl Routes {
     /// Builds the routes of a checked configuration.
-    pub(crate) fn build(
-        config: &config::Config,
-        upstreams: &HashMap<String, Arc<Upstream>>,
-        metrics: &Metrics,
-    ) -> Self {
+    pub(crate) fn build(config: &config::Config, upstreams: &Upstreams, metrics: &Metrics) -> Self {
         let mut routes = Self {
             by_model: HashMap::new(),
             in_order: Vec::new(),

@@ -35,10 +35,10 @@ use crate::record::Ending;
 use mask::Declared;
 
 /// Hands out captures and takes them back.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Traces {
     queue: mpsc::Sender<Box<Capture>>,
-    max_body_bytes: usize,
+    config: TraceConfig,
 }
 
 /// One request's transcript while it grows.
@@ -155,8 +155,13 @@ impl Traces {
         drop(tasks.spawn(writer.write_all(captures)));
         Ok(Self {
             queue,
-            max_body_bytes: config.max_body_bytes,
+            config: config.clone(),
         })
+    }
+
+    /// What they were started with.
+    pub(crate) fn config(&self) -> &TraceConfig {
+        &self.config
     }
 
     /// A transcript for a request with this body.
@@ -164,7 +169,7 @@ impl Traces {
         let body = || Body {
             pieces: Vec::new(),
             bytes: 0,
-            max_bytes: self.max_body_bytes,
+            max_bytes: self.config.max_body_bytes,
             cut: false,
         };
         let mut capture = Capture {
@@ -352,7 +357,7 @@ impl Writer {
         }
     }
 
-    /// A name that no other run of the gateway has used.
+    /// A name that no other writer has used.
     fn folder(&self) -> PathBuf {
         let [a, b, c, d] = self.run;
         self.config

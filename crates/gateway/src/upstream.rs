@@ -9,11 +9,13 @@
 mod connect;
 mod decode;
 mod headers;
+mod same;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -47,8 +49,15 @@ pub(crate) struct Upstream {
     credential: Option<(HeaderName, HeaderValue)>,
     headers: Vec<(HeaderName, HeaderValue)>,
     first_byte: Duration,
+    /// What else the connections were prepared from; a reload compares it.
+    connect: Duration,
+    http: HttpVersion,
+    ca_file: Option<PathBuf>,
     client: Client<Connector, Segments>,
 }
+
+/// All providers by name.
+pub(crate) type Upstreams = HashMap<String, Arc<Upstream>>;
 
 /// A request body in pieces, none of which is copied. Its length is exact.
 #[derive(Debug, Default)]
@@ -139,6 +148,9 @@ impl Upstream {
             credential,
             headers: provider.headers.clone(),
             first_byte: deadlines.first_byte,
+            connect: deadlines.connect,
+            http: provider.http,
+            ca_file: provider.ca_file.clone(),
             client: client(
                 Connector::build(provider, deadlines.connect)?,
                 provider.http,

@@ -11,6 +11,7 @@ mod callers;
 mod failing;
 mod leaving;
 mod passing;
+mod reloading;
 mod remembering;
 mod secrets;
 mod support;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use farrier_compat::registry::Registry;
 use farrier_gateway::config::{Config, Provider, Route};
-use farrier_gateway::{Drained, Gateway};
+use farrier_gateway::{Drained, Gateway, Reloader};
 use farrier_ledger::{Embedded, EmbeddedConfig};
 use farrier_serve::Tracker;
 use farrier_testkit::{RawClient, ScriptedUpstream};
@@ -19,6 +19,7 @@ use tokio::time::timeout;
 /// A gateway that answers until it is drained or dropped.
 pub(crate) struct Running {
     pub(crate) addr: SocketAddr,
+    pub(crate) reloader: Reloader,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<Option<Drained>>,
     _tasks: Tracker,
@@ -73,12 +74,13 @@ impl Setup {
 impl Running {
     pub(crate) async fn start(config: Config) -> Self {
         let bound = Gateway::bind(config).await.unwrap();
-        let addr = bound.addr();
+        let (addr, reloader) = (bound.addr(), bound.reloader());
         let (stop, stopped) = oneshot::channel();
         let tasks = Tracker::new();
         let ended = tasks.spawn(bound.run(async { drop(stopped.await) }));
         Self {
             addr,
+            reloader,
             stop,
             ended,
             _tasks: tasks,
