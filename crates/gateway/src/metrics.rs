@@ -15,6 +15,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use tokio::runtime::Handle;
 
 /// All metrics of one gateway.
 pub(crate) struct Metrics {
@@ -23,6 +24,8 @@ pub(crate) struct Metrics {
     duration: Family<OfRoute, Histogram>,
     first_byte: Family<OfRoute, Histogram>,
     pub(crate) in_flight: Gauge,
+    /// Alive on the runtime; counted when the page is made.
+    tasks: Gauge,
     effects: Family<Effect, Counter>,
     recalls: Family<Outcome, Counter>,
     commit_failures: Family<Kind, Counter>,
@@ -99,6 +102,7 @@ impl Metrics {
             duration: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             first_byte: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             in_flight: Gauge::default(),
+            tasks: Gauge::default(),
             effects: Family::default(),
             recalls: Family::default(),
             commit_failures: Family::default(),
@@ -131,6 +135,7 @@ impl Metrics {
             "Requests being answered",
             self.in_flight.clone(),
         );
+        page.register("tasks", "Tasks of the process", self.tasks.clone());
         page.register(
             "pass_effects",
             "What passes did to requests and replies",
@@ -230,9 +235,11 @@ impl Metrics {
             .inc();
     }
 
-    /// The page, in OpenMetrics text.
+    /// The page, in OpenMetrics text. Must be called on the runtime that answers requests.
     pub(crate) fn page(&self, ledger: Stats) -> Result<String, fmt::Error> {
         self.store.show(ledger);
+        let alive = Handle::current().metrics().num_alive_tasks();
+        self.tasks.set(i64::try_from(alive).unwrap_or(i64::MAX));
         let mut page = String::new();
         text::encode(&mut page, &self.registry)?;
         Ok(page)

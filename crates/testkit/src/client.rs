@@ -26,6 +26,17 @@ impl RawClient {
         }
     }
 
+    /// Connects, if there is a listener.
+    pub async fn try_connect(addr: SocketAddr) -> Option<Self> {
+        let stream = patiently("a connection", TcpStream::connect(addr))
+            .await
+            .ok()?;
+        Some(Self {
+            wire: Wire::new(stream),
+            addr,
+        })
+    }
+
     /// These very bytes.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.wire.send(bytes.as_ref()).await;
@@ -38,7 +49,11 @@ impl RawClient {
 
     /// A request with a body; `line` is `"POST /v1/chat/completions"`. Host is added unless it is among `headers`.
     pub async fn request(&mut self, line: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) {
-        let body = body.as_ref();
+        let bytes = self.written(line, headers, body.as_ref());
+        self.wire.send(&bytes).await;
+    }
+
+    fn written(&self, line: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
         let mut head = format!("{line} HTTP/1.1\r\n");
         if !headers
             .iter()
@@ -55,17 +70,18 @@ impl RawClient {
         head.push_str("\r\n");
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(body);
-        self.wire.send(&bytes).await;
+        bytes
     }
 
     /// `POST` of a JSON body.
     pub async fn post(&mut self, path: &str, body: impl AsRef<[u8]>) {
-        self.request(
-            &format!("POST {path}"),
-            &[("content-type", "application/json")],
-            body,
-        )
-        .await;
+        self.request(&format!("POST {path}"), &JSON, body).await;
+    }
+
+    /// `POST` of a JSON body to a peer that may be gone; says whether it took all.
+    pub async fn try_post(&mut self, path: &str, body: impl AsRef<[u8]>) -> bool {
+        let bytes = self.written(&format!("POST {path}"), &JSON, body.as_ref());
+        self.wire.try_send(&bytes).await
     }
 
     /// `GET` without a body.
@@ -97,6 +113,19 @@ impl RawClient {
         response
     }
 
+    /// The next response, or `None` if the connection ended before one began. One that ended later is not
+    /// [`whole`](RawResponse::whole).
+    pub async fn try_response(&mut self) -> Option<RawResponse> {
+        let (line, headers) = self.wire.head().await?;
+        let (body, whole) = self.wire.body(&headers, true).await;
+        Some(RawResponse {
+            status: RawResponse::status_of(&line),
+            headers,
+            body,
+            whole,
+        })
+    }
+
     /// The next chunk of a chunked body; empty at its end, `None` if the connection ended first.
     pub async fn chunk(&mut self) -> Option<Vec<u8>> {
         self.wire.chunk().await
@@ -112,3 +141,5 @@ impl RawClient {
         self.wire.finish().await;
     }
 }
+
+const JSON: [(&str, &str); 1] = [("content-type", "application/json")];

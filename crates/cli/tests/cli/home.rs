@@ -67,15 +67,19 @@ impl Home {
     /// A command in this home, not started yet.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_farrier"));
+        command.args(arguments).env_clear();
+        self.at_home(&mut command);
         command
-            .args(arguments)
-            .env_clear()
+    }
+
+    /// Gives `command` this home and the variables that belong to it.
+    pub(crate) fn at_home(&self, command: &mut Command) {
+        command
             .env("HOME", self.path())
             .env("COLUMNS", "100")
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(self.path())
             .stdin(Stdio::null());
-        command
     }
 
     /// Runs a command to its end.
@@ -85,32 +89,7 @@ impl Home {
 
     /// Starts a command that ends by a signal.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
-        let mut command = self.command(arguments);
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (lines, stderr) = channel();
-        let from = BufReader::new(child.stderr.take().unwrap());
-        drop(std::thread::spawn(move || {
-            // Ends with the stream, or with the test that no longer listens.
-            from.lines()
-                .map_while(Result::ok)
-                .try_for_each(|line| lines.send(line))
-        }));
-        let mut from = child.stdout.take().unwrap();
-        let stdout = std::thread::spawn(move || {
-            let mut text = String::new();
-            from.read_to_string(&mut text).unwrap();
-            text
-        });
-        Running {
-            child,
-            stderr,
-            stdout: Some(stdout),
-            seen: String::new(),
-        }
+        Running::start(&mut self.command(arguments))
     }
 
     /// Everything that lies in files here, names included.
@@ -161,6 +140,35 @@ impl Said {
 }
 
 impl Running {
+    /// Starts `command`, whose output is read as it comes.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (lines, stderr) = channel();
+        let from = BufReader::new(child.stderr.take().unwrap());
+        drop(std::thread::spawn(move || {
+            // Ends with the stream, or with the test that no longer listens.
+            from.lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| lines.send(line))
+        }));
+        let mut from = child.stdout.take().unwrap();
+        let stdout = std::thread::spawn(move || {
+            let mut text = String::new();
+            from.read_to_string(&mut text).unwrap();
+            text
+        });
+        Self {
+            child,
+            stderr,
+            stdout: Some(stdout),
+            seen: String::new(),
+        }
+    }
+
     /// Waits for a line on stderr that holds this.
     pub(crate) fn line(&mut self, holding: &str) -> String {
         loop {
@@ -192,6 +200,10 @@ impl Running {
             .next()
             .unwrap();
         address.parse().unwrap()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -12,6 +12,7 @@
 mod check;
 mod demo;
 mod docs;
+mod faults;
 mod help;
 mod home;
 mod registry;
