@@ -1,8 +1,8 @@
 //! What is asked and what is answered: the same bytes for every target, but for the model's name, which is as long.
 //!
-//! A request says in a header of its own which answer it wants, so that the upstream reads no body. Every length here is
-//! exact, and the run checks what the upstream received against it: a target that did less, or other, than it should
-//! have is not measured.
+//! A request says in a header of its own which answer it wants, so that the upstream reads no body; a gateway that drops
+//! the header is answered with what the run says is asked just now. Every length here is exact, and the run checks what
+//! the upstream received against it: a target that did less, or other, than it should have is not measured.
 
 use std::time::Duration;
 
@@ -14,15 +14,17 @@ pub(crate) const PLAIN_MODEL: &str = "moonshotai/none-k2.6";
 pub(crate) const KIMI_MODEL: &str = "moonshotai/kimi-k2.6";
 pub(crate) const KIMI_UPSTREAM_MODEL: &str = "kimi-k2.6";
 
+/// What a client says that has no key.
+pub(crate) const NO_KEY: &str = "authorization: Bearer unused\r\n";
+
 /// The header that names the [`Script`].
 pub(crate) const SCRIPT_HEADER: &str = "x-bench-reply";
-/// The header in which the upstream says how long a request body it received.
-pub(crate) const RECEIVED_HEADER: &str = "x-bench-received";
 
 pub(crate) const CHAT_BYTES: usize = 1_000;
-pub(crate) const HISTORY_BYTES: usize = 500_000;
-/// Tool-call turns in the long history; with their results, the system prompt and the question: 200 messages.
-pub(crate) const TURNS: usize = 99;
+/// The long history: 200 messages in 500,000 bytes.
+pub(crate) const HISTORY: Length = Length { messages: 200 };
+/// The very long one: 800 messages in 2,000,000 bytes.
+pub(crate) const LONG_HISTORY: Length = Length { messages: 800 };
 /// Events of a stream, `[DONE]` not counted.
 pub(crate) const CHUNKS: usize = 100;
 /// The pace of a paced stream: a model that writes a thousand tokens a second.
@@ -33,6 +35,31 @@ pub(crate) const STAMP_MARK: &[u8] = b"sent@";
 /// Decimal digits of that time, in nanoseconds since the run's start.
 pub(crate) const STAMP_DIGITS: usize = 18;
 
+/// How long a conversation is: so many messages, of [`Length::BYTES_PER_MESSAGE`] on average.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Length {
+    /// The system prompt, the question, and two for each tool-call turn: an even number.
+    pub(crate) messages: usize,
+}
+
+/// A tool-call turn of a history, as the client sends it back.
+#[derive(Clone, Debug)]
+pub(crate) struct Replayed {
+    pub(crate) id: String,
+    /// With its reasoning, and the tool's name on its result: as the model said it and wants it.
+    pub(crate) whole: bool,
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct To<'t> {
+    pub(crate) host: &'t str,
+    /// Of the base URL.
+    pub(crate) path: &'t str,
+    /// Header lines of the caller's own, each with its end.
+    pub(crate) lines: &'t str,
+}
+
 /// Which answer a request gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Script {
@@ -40,12 +67,18 @@ pub(crate) enum Script {
     Held,
     /// A JSON answer of about 1 KB.
     Json,
+    /// The beginning of a stream, and its rest once the run lets go of it.
+    Open,
     /// [`CHUNKS`] events, one each [`PACE`], each with the time it was sent.
     Paced,
     /// [`CHUNKS`] events, each written by itself, as fast as they are taken.
     Stream,
-    /// The same, ending in a tool call.
+    /// The same events in one write.
+    StreamAtOnce,
+    /// [`CHUNKS`] events that end in a tool call, each written by itself.
     ToolStream,
+    /// The same in one write.
+    ToolStreamAtOnce,
     /// JSON: the tool-call turn of this number in the long history.
     Turn(usize),
 }
@@ -60,6 +93,21 @@ pub(crate) struct Answers {
     pub(crate) paced: Vec<Vec<u8>>,
 }
 
+// === impl Length ===
+
+impl Length {
+    const BYTES_PER_MESSAGE: usize = 2_500;
+
+    pub(crate) const fn bytes(self) -> usize {
+        self.messages * Self::BYTES_PER_MESSAGE
+    }
+
+    /// Tool-call turns among the messages.
+    pub(crate) const fn turns(self) -> usize {
+        self.messages.saturating_sub(2) / 2
+    }
+}
+
 // === impl Script ===
 
 impl Script {
@@ -67,9 +115,12 @@ impl Script {
         match self {
             Self::Held => "held".into(),
             Self::Json => "json".into(),
+            Self::Open => "open".into(),
             Self::Paced => "paced".into(),
             Self::Stream => "stream".into(),
+            Self::StreamAtOnce => "stream-at-once".into(),
             Self::ToolStream => "tools".into(),
+            Self::ToolStreamAtOnce => "tools-at-once".into(),
             Self::Turn(number) => format!("turn-{number}"),
         }
     }
@@ -78,37 +129,51 @@ impl Script {
         Some(match text {
             "held" => Self::Held,
             "json" => Self::Json,
+            "open" => Self::Open,
             "paced" => Self::Paced,
             "stream" => Self::Stream,
+            "stream-at-once" => Self::StreamAtOnce,
             "tools" => Self::ToolStream,
+            "tools-at-once" => Self::ToolStreamAtOnce,
             _ => Self::Turn(text.strip_prefix("turn-")?.parse().ok()?),
         })
     }
 
     fn is_stream(self) -> bool {
-        matches!(self, Self::Paced | Self::Stream | Self::ToolStream)
+        !matches!(self, Self::Held | Self::Json | Self::Turn(_))
     }
 }
 
 // === requests ===
 
 /// A whole request, head and body, as an SDK in a harness sends it.
-pub(crate) fn request(script: Script, body: &str) -> Vec<u8> {
+pub(crate) fn request(to: &To<'_>, script: Script, body: &str) -> Vec<u8> {
+    let To { host, path, lines } = to;
     format!(
-        "POST /v1/chat/completions HTTP/1.1\r\n\
-         host: 127.0.0.1\r\n\
+        "POST {path}/chat/completions HTTP/1.1\r\n\
+         host: {host}\r\n\
          accept: application/json\r\n\
-         authorization: Bearer unused\r\n\
          content-type: application/json\r\n\
          user-agent: OpenAI/JS 6.10.0\r\n\
          x-farrier-agent: openclaw\r\n\
          x-session-id: bench\r\n\
+         {lines}\
          {SCRIPT_HEADER}: {}\r\n\
          content-length: {}\r\n\r\n{body}",
         script.header(),
         body.len()
     )
     .into_bytes()
+}
+
+/// The same, to a gateway of ours or to the upstream itself.
+pub(crate) fn plain_request(script: Script, body: &str) -> Vec<u8> {
+    let to = To {
+        host: "127.0.0.1",
+        path: "/v1",
+        lines: NO_KEY,
+    };
+    request(&to, script, body)
 }
 
 /// A first question, [`CHAT_BYTES`] long.
@@ -125,32 +190,56 @@ pub(crate) fn chat(model: &str, script: Script) -> String {
     })
 }
 
-/// A conversation of 200 messages and [`HISTORY_BYTES`], whose tool calls have these ids. The reasoning of its turns is
-/// gone, as most clients have it.
-pub(crate) fn history(model: &str, script: Script, ids: &[String]) -> String {
-    padded(HISTORY_BYTES, |filler| {
+/// A conversation of this length, whose turns are sent back like this.
+pub(crate) fn history(model: &str, script: Script, length: Length, turns: &[Replayed]) -> String {
+    padded(length.bytes(), |filler| {
         let mut messages = vec![
             json!({"role": "system", "content": "You are a careful assistant. Use the tools."}),
             json!({"role": "user", "content": format!("Find the fault in this tree.{filler}")}),
         ];
-        for (number, id) in ids.iter().enumerate() {
-            let call = json!({
-                "id": id, "type": "function",
-                "function": {"name": "read", "arguments": arguments(number)},
-            });
-            messages.push(json!({"role": "assistant", "content": null, "tool_calls": [call]}));
-            messages
-                .push(json!({"role": "tool", "tool_call_id": id, "content": file_text(number)}));
+        for (number, turn) in turns.iter().enumerate() {
+            messages.extend(turn.messages(number));
         }
         body(model, script, &messages)
     })
 }
 
-/// Ids that look as if a gateway had minted them, and none has.
-pub(crate) fn unknown_ids() -> Vec<String> {
-    (0..TURNS)
-        .map(|number| format!("unknown{number:02}"))
-        .collect()
+/// Turns whose ids look as if a gateway had minted them, and none has; their reasoning is gone.
+pub(crate) fn unknown_turns(length: Length) -> Vec<Replayed> {
+    let turn = |number| Replayed {
+        id: format!("unkn{number:05}"),
+        whole: false,
+    };
+    (0..length.turns()).map(turn).collect()
+}
+
+/// Turns that a client kept as the model said them.
+pub(crate) fn native_turns(length: Length) -> Vec<Replayed> {
+    let turn = |number| Replayed {
+        id: native_id(number),
+        whole: true,
+    };
+    (0..length.turns()).map(turn).collect()
+}
+
+impl Replayed {
+    /// The call, and its result.
+    fn messages(&self, number: usize) -> [Value; 2] {
+        let call = json!({
+            "id": self.id, "type": "function",
+            "function": {"name": "read", "arguments": arguments(number)},
+        });
+        let mut said = json!({"role": "assistant", "tool_calls": [call]});
+        let mut result =
+            json!({"role": "tool", "tool_call_id": self.id, "content": file_text(number)});
+        if self.whole {
+            said["reasoning_content"] = json!(reasoning(number));
+            result["name"] = json!("read");
+        } else {
+            said["content"] = Value::Null;
+        }
+        [said, result]
+    }
 }
 
 fn body(model: &str, script: Script, messages: &[Value]) -> String {
@@ -176,16 +265,25 @@ fn padded(bytes: usize, make: impl Fn(&str) -> String) -> String {
 }
 
 fn arguments(number: usize) -> String {
-    json!({"path": format!("src/module_{number:02}.rs"), "limit": 100}).to_string()
+    json!({"path": format!("src/module_{number:04}.rs"), "limit": 100}).to_string()
 }
 
-/// About 4.6 KB of source code, with the quotes and line ends that JSON has to escape.
+/// About 4.4 KB of source code, with the quotes and line ends that JSON has to escape.
 fn file_text(number: usize) -> String {
-    (0..54)
+    (0..50)
         .map(|line| {
-            format!("    let value_{line:02} = table.get(\"key_{number:02}_{line:02}\").ok_or_else(|| absent({line:02}))?;\n")
+            format!("    let value_{line:02} = table.get(\"key_{number:04}_{line:02}\").ok_or_else(|| absent({line:02}))?;\n")
         })
         .collect()
+}
+
+/// What the model thought in the turn of this number.
+fn reasoning(number: usize) -> String {
+    format!("Module {number:04} is next.{}", prose(2))
+}
+
+fn native_id(number: usize) -> String {
+    format!("functions.read:{number}")
 }
 
 // === answers ===
@@ -210,16 +308,16 @@ impl Answers {
     }
 }
 
-/// The turn that stands at `number` in [`history`], as the model said it.
+/// The turn that stands at this number in a [`history`], as the model said it.
 pub(crate) fn turn(number: usize) -> Vec<u8> {
     let call = json!({
-        "id": format!("functions.read:{number}"), "type": "function",
+        "id": native_id(number), "type": "function",
         "function": {"name": "read", "arguments": arguments(number)},
     });
     answer(
         &json!({
             "role": "assistant", "content": "", "tool_calls": [call],
-            "reasoning_content": format!("Module {number:02} is next.{}", prose(2)),
+            "reasoning_content": reasoning(number),
         }),
         "tool_calls",
     )
@@ -302,11 +400,16 @@ mod tests {
     fn bodies_are_as_long_as_they_say_whatever_the_model() {
         for model in [PLAIN_MODEL, KIMI_MODEL] {
             assert_eq!(chat(model, Script::Json).len(), CHAT_BYTES);
-            let history = history(model, Script::Json, &unknown_ids());
-            assert_eq!(history.len(), HISTORY_BYTES);
-            let history: Value = serde_json::from_str(&history).expect("it is JSON");
-            let messages = history.get("messages").and_then(Value::as_array);
-            assert_eq!(messages.map(Vec::len), Some(200));
+        }
+        for messages in [10, 100, 200, 800, 5_000] {
+            let length = Length { messages };
+            for turns in [unknown_turns(length), native_turns(length)] {
+                let history = history(KIMI_MODEL, Script::Json, length, &turns);
+                assert_eq!(history.len(), length.bytes());
+                let history: Value = serde_json::from_str(&history).expect("it is JSON");
+                let said = history.get("messages").and_then(Value::as_array);
+                assert_eq!(said.map(Vec::len), Some(messages));
+            }
         }
     }
 
@@ -320,8 +423,16 @@ mod tests {
 
     #[test]
     fn every_script_is_found_again_by_its_header() {
-        use Script::{Held, Json, Paced, Stream, ToolStream, Turn};
-        for script in [Held, Json, Paced, Stream, ToolStream, Turn(0), Turn(98)] {
+        use Script::*;
+        let streams = [
+            Open,
+            Paced,
+            Stream,
+            StreamAtOnce,
+            ToolStream,
+            ToolStreamAtOnce,
+        ];
+        for script in streams.into_iter().chain([Held, Json, Turn(98)]) {
             assert_eq!(Script::of_header(&script.header()), Some(script));
         }
         assert_eq!(Script::of_header("turn-x"), None);

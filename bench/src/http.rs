@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use httparse::{Header, Request, Response, Status};
 
-use crate::exchange::{RECEIVED_HEADER, SCRIPT_HEADER, Script};
+use crate::exchange::{SCRIPT_HEADER, Script};
 
 /// One connection, either end.
 #[derive(Debug)]
@@ -25,7 +25,8 @@ pub(crate) struct Connection {
 /// What was asked, its body already thrown away.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
-    pub(crate) script: Script,
+    /// `None` if it does not say which answer it wants.
+    pub(crate) script: Option<Script>,
     pub(crate) body_bytes: usize,
 }
 
@@ -33,8 +34,6 @@ pub(crate) struct Asked {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReplyHead {
     pub(crate) status: u16,
-    /// How long a body the upstream says it received.
-    pub(crate) received: Option<usize>,
     framing: Framing,
 }
 
@@ -60,7 +59,8 @@ pub(crate) enum HttpError {
 /// More than any silence in a run.
 const PATIENCE: Duration = Duration::from_secs(20);
 const BUFFER_BYTES: usize = 256 * 1024;
-const MAX_HEADERS: usize = 32;
+const MAX_HEADERS: usize = 64;
+const UNFRAMED: HttpError = HttpError::Malformed("a body of known length or in chunks");
 /// The longest line that tells the size of a chunk, extensions aside.
 const CHUNK_HEAD_BYTES: usize = 64;
 
@@ -86,6 +86,11 @@ impl Connection {
         })
     }
 
+    /// The socket alone, once nothing more is expected from the peer.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), HttpError> {
         Ok(self.stream.write_all(bytes)?)
     }
@@ -105,8 +110,8 @@ impl Connection {
                 return Ok(None);
             };
             let script = text(request.headers, SCRIPT_HEADER).and_then(Script::of_header);
-            let script = script.ok_or(HttpError::Malformed("a script in the request's head"))?;
-            Ok(Some((length, (script, framing(request.headers)?))))
+            let framing = framing(request.headers)?.unwrap_or(Framing::Length(0));
+            Ok(Some((length, (script, framing))))
         })?;
         let body_bytes = self.body(framing, &mut |_| {})?;
         Ok(Some(Asked { script, body_bytes }))
@@ -126,9 +131,7 @@ impl Connection {
             };
             let head = ReplyHead {
                 status: response.code.ok_or(HttpError::Malformed("a status"))?,
-                received: text(response.headers, RECEIVED_HEADER)
-                    .and_then(|text| text.parse().ok()),
-                framing: framing(response.headers)?,
+                framing: framing(response.headers)?.ok_or(UNFRAMED)?,
             };
             Ok(Some((length, head)))
         })
@@ -255,14 +258,14 @@ impl Connection {
     }
 }
 
-fn framing(headers: &[Header<'_>]) -> Result<Framing, HttpError> {
+/// `None` if the head says nothing of its body.
+fn framing(headers: &[Header<'_>]) -> Result<Option<Framing>, HttpError> {
     if text(headers, "transfer-encoding").is_some_and(|coding| coding == "chunked") {
-        return Ok(Framing::Chunked);
+        return Ok(Some(Framing::Chunked));
     }
     text(headers, "content-length")
-        .and_then(|length| length.parse().ok())
-        .map(Framing::Length)
-        .ok_or(HttpError::Malformed("a body of known length or in chunks"))
+        .map(|length| length.parse().map(Framing::Length).map_err(|_| UNFRAMED))
+        .transpose()
 }
 
 fn text<'h>(headers: &[Header<'h>], name: &str) -> Option<&'h str> {
@@ -316,6 +319,19 @@ mod tests {
     }
 
     #[test]
+    fn a_request_without_a_body_has_none_and_a_reply_must_say_how_long_it_is() {
+        let mut asking = peer(&[b"GET /health HTTP/1.1\r\n\r\n"]);
+        let asked = asking.next_request().expect("a request").expect("one");
+        assert_eq!((asked.script, asked.body_bytes), (None, 0));
+        let mut answering = peer(&[b"HTTP/1.1 200 OK\r\n\r\nuntil the end"]);
+        let error = reply(&mut answering).expect_err("nobody knows where it ends");
+        assert_eq!(
+            error.to_string(),
+            "expected a body of known length or in chunks, got something else"
+        );
+    }
+
+    #[test]
     fn a_status_other_than_200_is_an_error_that_shows_the_body() {
         let mut connection = peer(&[b"HTTP/1.1 502 Bad\r\ncontent-length: 4\r\n\r\nnope"]);
         let error = reply(&mut connection).expect_err("a refusal");
@@ -327,7 +343,7 @@ mod tests {
         let mut connection =
             peer(&[b"POST / HTTP/1.1\r\nx-bench-reply: turn-7\r\ncontent-length: 5\r\n\r\nhello"]);
         let asked = connection.next_request().expect("a request").expect("one");
-        assert_eq!((asked.script, asked.body_bytes), (Script::Turn(7), 5));
+        assert_eq!((asked.script, asked.body_bytes), (Some(Script::Turn(7)), 5));
         assert!(connection.next_request().expect("the end").is_none());
     }
 }

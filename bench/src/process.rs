@@ -53,6 +53,33 @@ pub(crate) struct Cores {
     pub(crate) rest: usize,
 }
 
+/// `root` and every process it has started, and those have, that is still there.
+pub(crate) fn tree(root: u32) -> io::Result<Pids> {
+    // One that does not exist is a mistake; one that ends meanwhile is none.
+    parent(root)?;
+    let mut parents = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        if let Some(pid) = last_number(&entry?.path())
+            && let Ok(parent) = parent(pid)
+        {
+            parents.push((pid, parent));
+        }
+    }
+    let mut tree = vec![root];
+    let mut next = 0;
+    while let Some(&parent) = tree.get(next) {
+        let children = parents.iter().filter(|(_, of)| *of == parent);
+        tree.extend(children.map(|(pid, _)| *pid));
+        next += 1;
+    }
+    Ok(tree)
+}
+
+/// Field 4 of `/proc/PID/stat`.
+fn parent(pid: u32) -> io::Result<u32> {
+    stat_field(pid, 1).and_then(|parent| u32::try_from(parent).map_err(io::Error::other))
+}
+
 // === impl CpuTime ===
 
 impl CpuTime {
@@ -98,13 +125,19 @@ fn tick_rate() -> u32 {
         .max(1)
 }
 
-/// Fields 14 and 15 of `/proc/PID/stat`; the name in field 2 may hold anything.
+/// Fields 14 and 15 of `/proc/PID/stat`.
 fn process_ticks(pid: u32) -> io::Result<u64> {
+    Ok(stat_field(pid, 11)? + stat_field(pid, 12)?)
+}
+
+/// A field of `/proc/PID/stat`, counted after the name in field 2, which may hold anything.
+fn stat_field(pid: u32, after_name: usize) -> io::Result<u64> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path)?;
-    let after_name = text.rsplit_once(')').map(|(_, after)| after);
-    let ticks = after_name.and_then(|after| Some(number_at(after, 11)? + number_at(after, 12)?));
-    ticks.ok_or_else(|| strange(Path::new(&path)))
+    let fields = text.rsplit_once(')').map(|(_, fields)| fields);
+    fields
+        .and_then(|fields| number_at(fields, after_name))
+        .ok_or_else(|| strange(Path::new(&path)))
 }
 
 // === impl Memory ===
@@ -216,6 +249,22 @@ mod tests {
         while used().exact.is_zero() {}
         let memory = Memory::of(&pids).expect("we are there");
         assert!(0 < memory.resident_bytes && memory.resident_bytes <= memory.peak_bytes);
+    }
+
+    #[test]
+    fn a_tree_holds_the_root_and_what_it_started() {
+        // A shell that waits for its child, which waits for us to close its input.
+        let mut shell = process::Command::new("sh")
+            .args(["-c", "cat >/dev/null; true"])
+            .stdin(process::Stdio::piped())
+            .spawn()
+            .expect("there is a shell");
+        while tree(shell.id()).expect("it waits").len() < 2 {}
+        let of_us = tree(process::id()).expect("we are there");
+        assert!(of_us.contains(&shell.id()) && of_us.len() >= 3);
+        drop(shell.stdin.take());
+        shell.wait().expect("it was started");
+        assert!(tree(u32::MAX).is_err());
     }
 
     #[test]

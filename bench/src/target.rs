@@ -3,9 +3,10 @@
 //! Both say on stderr when they are ready, which is waited for with a deadline. Both are told to stop by SIGTERM and
 //! waited for; one that is dropped on the way out of a failed run is told too, and not waited for.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -30,12 +31,34 @@ pub(crate) struct Target {
 
 /// How a target is started.
 #[derive(Debug)]
-pub(crate) struct Launch<'l> {
+pub(crate) struct Launch {
     pub(crate) cores: Option<Cores>,
     /// A directory of this target's own.
     pub(crate) directory: PathBuf,
     pub(crate) upstream: SocketAddr,
-    pub(crate) program: &'l Path,
+    pub(crate) program: PathBuf,
+    /// Arguments before its own: of a program that runs the one that is meant.
+    pub(crate) before: Vec<OsString>,
+    /// How many it must be able to have open, to clients and upstream together.
+    pub(crate) connections: usize,
+}
+
+/// A program that is not ours.
+#[derive(Debug)]
+pub(crate) struct Program<'p> {
+    pub(crate) name: &'static str,
+    pub(crate) arguments: &'p [&'p str],
+    pub(crate) environment: &'p [(&'p str, &'p str)],
+    pub(crate) listens: Listens,
+}
+
+/// How it becomes known where a program listens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Listens {
+    /// It was told to.
+    At(SocketAddr),
+    /// This finds it in a line on stderr.
+    Says(fn(&str) -> Option<SocketAddr>),
 }
 
 /// What `farrier up` writes to its log.
@@ -63,17 +86,19 @@ pub(crate) enum TargetError {
     NotStopped { program: &'static str },
 }
 
-const READY: Duration = Duration::from_secs(20);
+/// Whichever port of this machine is free.
+pub(crate) const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const READY: Duration = Duration::from_secs(60);
 /// Lines of a target that does not start that are shown.
 const SAID_LINES: usize = 20;
 
 // === impl Launch ===
 
-impl Launch<'_> {
+impl Launch {
     /// Starts `farrier up`, its ledger in `ledger`.
     pub(crate) fn farrier(&self, ledger: &Path, log: Log) -> Result<Target, TargetError> {
         let config = self.directory.join("farrier.toml");
-        self.write(&config, &farrier_config(self.upstream, ledger))?;
+        self.write(&config, &farrier_config(self, ledger))?;
         let mut command = self.command();
         command.args(["up", "--config"]).arg(&config).env(
             "FARRIER_LOG",
@@ -87,12 +112,11 @@ impl Launch<'_> {
             let (_, after) = line.split_once("listens on http://")?;
             after.split('/').next()?.parse().ok()
         };
-        let (address, ended) = said.wait_for("farrier", listens)?;
-        let pids = vec![child.id()];
+        let (child, address, ended) = said.ready("farrier", child, listens)?;
         Ok(Target {
             name: "farrier",
             address,
-            pids,
+            pids: vec![child.id()],
             child,
             ended: Some(ended),
         })
@@ -101,10 +125,10 @@ impl Launch<'_> {
     /// Starts nginx with one worker.
     pub(crate) fn nginx(&self) -> Result<Target, TargetError> {
         // nginx cannot tell which port the system chose, so one is asked for and given back just before.
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let free = TcpListener::bind(ANY_PORT).and_then(|listener| listener.local_addr());
         let address = free.map_err(self.io("a port"))?;
         let config = self.directory.join("nginx.conf");
-        self.write(&config, &nginx_config(address, self.upstream))?;
+        self.write(&config, &nginx_config(address, self))?;
         let mut command = self.command();
         command
             .arg("-p")
@@ -120,7 +144,7 @@ impl Launch<'_> {
                 .parse()
                 .ok()
         };
-        let (worker, ended) = said.wait_for("nginx", worker)?;
+        let (child, worker, ended) = said.ready("nginx", child, worker)?;
         let pids = vec![child.id(), worker];
         Ok(Target {
             name: "nginx",
@@ -131,9 +155,30 @@ impl Launch<'_> {
         })
     }
 
-    fn command(&self) -> Command {
-        let mut command = Command::new(self.program);
+    /// Starts another gateway. One that says where it listens is ready; one that was told where, perhaps not yet.
+    pub(crate) fn peer(&self, program: &Program<'_>) -> Result<Target, TargetError> {
+        let mut command = self.command();
         command
+            .args(program.arguments)
+            .envs(program.environment.iter().copied());
+        let (child, said) = self.spawn(program.name, command)?;
+        let (child, address, ended) = match program.listens {
+            Listens::At(address) => (child, address, said.ended),
+            Listens::Says(find) => said.ready(program.name, child, find)?,
+        };
+        Ok(Target {
+            name: program.name,
+            address,
+            pids: vec![child.id()],
+            child,
+            ended: Some(ended),
+        })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.before)
             .current_dir(&self.directory)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -190,6 +235,11 @@ impl Target {
 
     pub(crate) fn pids(&self) -> &[u32] {
         &self.pids
+    }
+
+    /// Of the process that started all others of it.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Tells it to stop, and waits until it has.
@@ -253,21 +303,24 @@ impl Said {
         Self { lines, ended }
     }
 
-    /// Listens until `find` finds what it wants in a line.
-    fn wait_for<T>(
+    /// Listens until `find` finds what it wants in a line. A child that does not say it is killed.
+    fn ready<T>(
         self,
         program: &'static str,
+        mut child: Child,
         find: impl Fn(&str) -> Option<T>,
-    ) -> Result<(T, Receiver<()>), TargetError> {
+    ) -> Result<(Child, T, Receiver<()>), TargetError> {
         let mut said = Vec::new();
         while said.len() < SAID_LINES
             && let Ok(line) = self.lines.recv_timeout(READY)
         {
             if let Some(found) = find(&line) {
-                return Ok((found, self.ended));
+                return Ok((child, found, self.ended));
             }
             said.push(line);
         }
+        // One that has ended by itself needs neither.
+        let _ended = child.kill().and_then(|()| child.wait());
         Err(TargetError::NotReady {
             program,
             said: said.join("\n"),
@@ -277,11 +330,18 @@ impl Said {
 
 // === configurations ===
 
-fn farrier_config(upstream: SocketAddr, ledger: &Path) -> String {
+/// The defaults, but for limits that the measurement would run into.
+fn farrier_config(launch: &Launch, ledger: &Path) -> String {
+    let Launch {
+        upstream,
+        connections,
+        ..
+    } = launch;
     let ledger = ledger.display();
     format!(
         r#"[gateway]
 listen = "127.0.0.1:0"
+max_connections = {connections}
 
 [[provider]]
 name = "upstream"
@@ -298,18 +358,24 @@ upstream_model = "{KIMI_UPSTREAM_MODEL}"
 
 [ledger]
 path = "{ledger}"
+max_size = "16GiB"
 "#
     )
 }
 
 /// Bodies are kept in memory, not in files; connections are kept open on both sides; nothing is logged.
-fn nginx_config(listen: SocketAddr, upstream: SocketAddr) -> String {
+fn nginx_config(listen: SocketAddr, launch: &Launch) -> String {
+    let Launch {
+        upstream,
+        connections,
+        ..
+    } = launch;
     format!(
         "daemon off;
 worker_processes 1;
 pid nginx.pid;
 error_log stderr notice;
-events {{ worker_connections 512; }}
+events {{ worker_connections {connections}; }}
 http {{
     access_log off;
     client_body_temp_path body;
@@ -317,8 +383,8 @@ http {{
     fastcgi_temp_path fastcgi;
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
-    client_max_body_size 16m;
-    client_body_buffer_size 1m;
+    client_max_body_size 32m;
+    client_body_buffer_size 32m;
     keepalive_requests 1000000000;
     keepalive_timeout 600s;
     upstream upstream {{
@@ -345,12 +411,14 @@ http {{
 mod tests {
     use super::*;
 
-    fn launch<'l>(directory: &tempfile::TempDir, program: &'l str) -> Launch<'l> {
+    fn launch(directory: &tempfile::TempDir, program: &str) -> Launch {
         Launch {
             cores: None,
             directory: directory.path().to_owned(),
             upstream: SocketAddr::from(([127, 0, 0, 1], 1)),
-            program: Path::new(program),
+            program: program.into(),
+            before: Vec::new(),
+            connections: 16,
         }
     }
 
@@ -363,7 +431,7 @@ mod tests {
             .expect_err("a shell knows no script of that name")
             .to_string();
         assert!(
-            error.starts_with("expected farrier to be ready within 20s, got: "),
+            error.starts_with("expected farrier to be ready within 60s, got: "),
             "{error}"
         );
         assert!(error.contains("up"), "{error}");

@@ -26,14 +26,26 @@ pub(crate) fn install(workspace: &Workspace) -> Result<(), Failure> {
 }
 
 fn python(workspace: &Workspace) -> Result<(), Failure> {
-    let home = workspace.clients().join("python");
     let requirements = workspace.root().join("clients/python/requirements.txt");
-    let made_from = read(&requirements)?;
-    if is_stamped(&home, &made_from) {
+    python_environment(
+        workspace,
+        &workspace.clients().join("python"),
+        &requirements,
+    )
+}
+
+/// Makes `home` a virtual environment with what `requirements` pins, unless it is one.
+pub(crate) fn python_environment(
+    workspace: &Workspace,
+    home: &Path,
+    requirements: &Path,
+) -> Result<(), Failure> {
+    let made_from = read(requirements)?;
+    if is_stamped(home, &made_from) {
         return Ok(());
     }
-    say("installing the Python clients");
-    start_afresh(&home)?;
+    say(&format!("installing {} for Python", requirements.display()));
+    start_afresh(home)?;
     let python = PYTHONS
         .iter()
         .find(|python| workspace::succeeds(workspace.command(python).args(["-c", PYTHON_WILL_DO])))
@@ -41,7 +53,7 @@ fn python(workspace: &Workspace) -> Result<(), Failure> {
             what: "Python 3.10 or newer with venv",
             tried: PYTHONS,
         })?;
-    workspace::run(workspace.command(python).args(["-m", "venv"]).arg(&home))?;
+    workspace::run(workspace.command(python).args(["-m", "venv"]).arg(home))?;
     // The file pins everything, so nothing else may be pulled in; the check after it says if something is lacking.
     let pip = || {
         let mut pip = workspace.command(home.join("bin/python"));
@@ -51,10 +63,10 @@ fn python(workspace: &Workspace) -> Result<(), Failure> {
     workspace::run(
         pip()
             .args(["install", "--quiet", "--no-deps", "--requirement"])
-            .arg(&requirements),
+            .arg(requirements),
     )?;
     workspace::run(pip().arg("check"))?;
-    stamp(&home, &made_from)
+    stamp(home, &made_from)
 }
 
 fn node(workspace: &Workspace) -> Result<(), Failure> {

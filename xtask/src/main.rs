@@ -12,6 +12,7 @@ mod clients;
 mod failure;
 mod lint;
 mod schema;
+mod servers;
 mod steps;
 mod test;
 mod tools;

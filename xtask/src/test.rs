@@ -5,7 +5,7 @@
 use std::slice;
 
 use crate::steps::{Run, Step};
-use crate::{arch, clients, tools};
+use crate::{arch, bench, clients, servers, tools};
 
 /// How much of the suite to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,10 +28,12 @@ struct Row {
 const ALWAYS: &[Scope] = &[Scope::Fast, Scope::Usual, Scope::Slow];
 const NOT_FAST: &[Scope] = &[Scope::Usual, Scope::Slow];
 
-/// No row builds alone: the test runner builds the binary together with the tests, and a build with another selection of
-/// packages would compile shared dependencies a second time with other features.
+/// No row but the last builds alone: the test runner builds the binary together with the tests, and a build with another
+/// selection of packages would compile shared dependencies a second time with other features. Instructions are counted
+/// in release builds, those that `cargo xtask bench` measures.
 const STEPS: &[Row] = &[
     row(ALWAYS, "architecture", Run::Here(arch::check)),
+    row(ALWAYS, "store to share", Run::Here(servers::store)),
     row(ALWAYS, "test runner", Run::Here(tools::nextest)),
     row(NOT_FAST, "real clients", Run::Here(clients::install)),
     row(
@@ -62,6 +64,7 @@ const STEPS: &[Row] = &[
         "doctests",
         Run::Cargo(&["test", "--doc", "--workspace"]),
     ),
+    row(NOT_FAST, "instruction counts", Run::Here(bench::guard)),
 ];
 
 /// The steps of `scope`, in their order.
@@ -92,10 +95,12 @@ mod tests {
             names(Scope::Usual),
             [
                 "architecture",
+                "store to share",
                 "test runner",
                 "real clients",
                 "tests",
-                "doctests"
+                "doctests",
+                "instruction counts"
             ]
         );
         assert_eq!(names(Scope::Slow), names(Scope::Usual));
@@ -103,6 +108,9 @@ mod tests {
 
     #[test]
     fn the_fast_scope_installs_no_clients() {
-        assert_eq!(names(Scope::Fast), ["architecture", "test runner", "tests"]);
+        assert_eq!(
+            names(Scope::Fast),
+            ["architecture", "store to share", "test runner", "tests"]
+        );
     }
 }

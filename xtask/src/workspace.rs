@@ -52,6 +52,11 @@ impl Workspace {
         self.target.join("clients")
     }
 
+    /// Where gateways to compare with are installed.
+    pub(crate) fn peers(&self) -> PathBuf {
+        self.target.join("peers")
+    }
+
     /// `program`, to be run from the workspace root.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);

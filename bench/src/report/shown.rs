@@ -1,138 +1,155 @@
-//! The report as tables, for a terminal.
+//! Reports as tables, for a terminal and for a page that quotes them.
 
 use std::fmt;
 
-use super::{Aim, Commit, Entrant, Held, Report, ScenarioReport, megabytes};
-use crate::exchange::HISTORY_BYTES;
-use crate::run::{HELD_AT_ONCE, QUIET};
+use super::{
+    Conditions, Entrant, Figures, HalfEntrant, HalfReport, ScenarioReport, Spread, megabytes,
+};
 
 /// Rows under a head: the first column to the left, figures to the right.
-struct Table {
+pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
 
-const SCENARIO_HEAD: &[&str] = &[
+const HALF_HEAD: &[&str] = &[
     "us",
-    "CPU/req",
-    "x nginx",
+    "limit/s",
+    "asked/s",
     "p50",
     "p99",
+    "direct p99",
     "added p50",
     "added p99",
-    "req/s",
-    "RSS MB",
+    "(spread)",
+    "sent late",
 ];
-const MEMORY_HEAD: &[&str] = &["MB", "idle", "held", "peak", "held/body", "peak/body"];
 
-impl fmt::Display for Report {
+impl fmt::Display for Conditions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pinned = match self.pinned {
+        let Self {
+            cores,
+            pinned,
+            rounds,
+            slice_ms,
+        } = self;
+        let pinned = match pinned {
             true => "targets on one, clients and upstream on another",
             false => "nothing pinned",
         };
-        let Self {
-            cores,
-            rounds,
-            slice_ms,
-            sync_us,
-            ..
-        } = self;
-        writeln!(
+        write!(
             f,
             "{cores} cores, {pinned}; medians of {rounds} rounds of {slice_ms} ms"
-        )?;
-        writeln!(
-            f,
-            "write and fdatasync of 4 KiB where the ledger is: {sync_us:.0} us"
-        )?;
-        for scenario in &self.scenarios {
-            write!(f, "\n{scenario}")?;
-        }
-        if !self.memory.is_empty() {
-            writeln!(
-                f,
-                "\nmemory: {HELD_AT_ONCE} requests of {HISTORY_BYTES} bytes in flight, their answer withheld; growth of each in bodies"
-            )?;
-            write!(
-                f,
-                "{}",
-                Table::new(MEMORY_HEAD, self.memory.iter().map(Held::cells))
-            )?;
-        }
-        let (all, noisy) = self.runs();
-        writeln!(
-            f,
-            "\nothers had more than {QUIET} of a core during {noisy} of {all} runs"
-        )?;
-        if let Some(Commit { cpu_us, p50_us }) = &self.commit {
-            writeln!(
-                f,
-                "a turn that is remembered costs {p50_us:.0} us and {cpu_us:.0} us of CPU more (stream-1 to tools-1, with the plan)"
-            )?;
-        }
-        self.aims.iter().try_for_each(|aim| writeln!(f, "{aim}"))
-    }
-}
-
-impl fmt::Display for Aim {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            what,
-            got,
-            most,
-            unit,
-            met,
-        } = self;
-        let met = if *met { "met" } else { "not met" };
-        write!(f, "{what}: {got:.2} {unit}, aim {most:.0}: {met}")
+        )
     }
 }
 
 impl fmt::Display for ScenarioReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{}: {}, {} at once",
-            self.id, self.what, self.connections
-        )?;
+        write!(f, "{}: {}, ", self.id, self.what)?;
+        match self.per_second {
+            None => writeln!(f, "{} at once", self.connections)?,
+            Some(rate) => writeln!(f, "{rate:.0} a second")?,
+        }
+        let ratio = match &self.reference {
+            Some(reference) => format!("x {reference}"),
+            None => "ratio".to_owned(),
+        };
+        let head = [
+            "us",
+            "CPU/req",
+            &ratio,
+            "(spread)",
+            "p50",
+            "p99",
+            "added p50",
+            "added p99",
+            "req/s",
+            "RSS MB",
+        ];
         write!(
             f,
             "{}",
-            Table::new(SCENARIO_HEAD, self.entrants.iter().map(Entrant::cells))
+            Table::new(&head, self.entrants.iter().map(Entrant::cells))
+        )?;
+        failures(
+            f,
+            self.entrants
+                .iter()
+                .filter_map(|entrant| Some((&entrant.name, entrant.failed.as_ref()?))),
         )
     }
 }
 
+impl fmt::Display for HalfReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            id,
+            what,
+            connections,
+            entrants,
+        } = self;
+        writeln!(
+            f,
+            "{id}: {what}, open loop at half of what each can do with {connections} connections; direct at the same rate"
+        )?;
+        write!(
+            f,
+            "{}",
+            Table::new(HALF_HEAD, entrants.iter().map(HalfEntrant::cells))
+        )?;
+        failures(
+            f,
+            entrants
+                .iter()
+                .filter_map(|entrant| Some((&entrant.name, entrant.failed.as_ref()?))),
+        )
+    }
+}
+
+fn failures<'r>(
+    f: &mut fmt::Formatter<'_>,
+    mut failed: impl Iterator<Item = (&'r String, &'r String)>,
+) -> fmt::Result {
+    failed.try_for_each(|(name, why)| writeln!(f, "  {name} dropped out: {why}"))
+}
+
 impl Entrant {
     fn cells(&self) -> Vec<String> {
-        let Some(medians) = self.medians else {
-            return vec![self.name.to_owned()];
+        let figures = |of: fn(&Figures) -> Option<Spread>| self.figures.as_ref().and_then(of);
+        let median = |of: fn(&Figures) -> Option<Spread>, decimals| {
+            shown(figures(of).map(|spread| spread.median), decimals)
         };
         let resident = self.memory.resident_bytes;
         vec![
-            self.name.to_owned(),
-            shown(medians.cpu_us_per_request, 1),
-            shown(medians.cpu_of_nginx, 2),
-            shown(Some(medians.p50_us), 0),
-            shown(Some(medians.p99_us), 0),
-            shown(medians.added_p50_us, 0),
-            shown(medians.added_p99_us, 0),
-            shown(Some(medians.requests_per_second), 0),
+            self.name.clone(),
+            median(|figures| figures.cpu_us_per_request, 1),
+            median(|figures| figures.cpu_of_reference, 2),
+            range(figures(|figures| figures.cpu_of_reference), 2),
+            median(|figures| Some(figures.p50_us), 0),
+            median(|figures| Some(figures.p99_us), 0),
+            median(|figures| figures.added_p50_us, 0),
+            median(|figures| figures.added_p99_us, 0),
+            median(|figures| Some(figures.requests_per_second), 0),
             shown((resident > 0).then(|| megabytes(resident)), 1),
         ]
     }
 }
 
-impl Held {
+impl HalfEntrant {
     fn cells(&self) -> Vec<String> {
-        let megabytes = |bytes| shown(Some(megabytes(bytes)), 1);
+        let at_half = |of: fn(&Figures) -> Option<Spread>| self.at_half.as_ref().and_then(of);
+        let median = |spread: Option<Spread>| shown(spread.map(|spread| spread.median), 0);
         vec![
-            self.name.to_owned(),
-            megabytes(self.idle.resident_bytes),
-            megabytes(self.held.resident_bytes),
-            megabytes(self.held.peak_bytes),
-            shown(Some(self.bodies_held), 2),
-            shown(Some(self.bodies_at_peak), 2),
+            self.name.clone(),
+            median(self.limit),
+            median(at_half(|figures| Some(figures.requests_per_second))),
+            median(at_half(|figures| Some(figures.p50_us))),
+            median(at_half(|figures| Some(figures.p99_us))),
+            median(self.direct.map(|direct| direct.p99_us)),
+            median(at_half(|figures| figures.added_p50_us)),
+            median(at_half(|figures| figures.added_p99_us)),
+            range(at_half(|figures| figures.added_p99_us), 0),
+            median(at_half(|figures| Some(figures.late_p99_us))),
         ]
     }
 }
@@ -140,11 +157,19 @@ impl Held {
 // === impl Table ===
 
 impl Table {
-    fn new(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Self {
+    pub(crate) fn new(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Self {
         let head = head.iter().map(|&cell| cell.to_owned()).collect();
         Self {
             rows: std::iter::once(head).chain(rows).collect(),
         }
+    }
+
+    /// As wide as its widest cell.
+    fn width(&self, column: usize, least: usize) -> usize {
+        let cells = self.rows.iter().filter_map(|row| row.get(column));
+        cells
+            .map(|cell| cell.chars().count())
+            .fold(least, usize::max)
     }
 }
 
@@ -153,8 +178,8 @@ impl fmt::Display for Table {
         for row in &self.rows {
             for (column, cell) in row.iter().enumerate() {
                 match column {
-                    0 => write!(f, "  {cell:<26}")?,
-                    _ => write!(f, " {cell:>9}")?,
+                    0 => write!(f, "  {cell:<width$}", width = self.width(0, 24))?,
+                    _ => write!(f, "  {cell:>width$}", width = self.width(column, 7))?,
                 }
             }
             writeln!(f)?;
@@ -163,6 +188,14 @@ impl fmt::Display for Table {
     }
 }
 
-fn shown(value: Option<f64>, decimals: usize) -> String {
+/// `-` for what there is not.
+pub(crate) fn shown(value: Option<f64>, decimals: usize) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.decimals$}"))
+}
+
+fn range(spread: Option<Spread>, decimals: usize) -> String {
+    spread.map_or_else(
+        || "-".to_owned(),
+        |Spread { least, most, .. }| format!("{least:.decimals$}..{most:.decimals$}"),
+    )
 }

@@ -2,9 +2,13 @@
 
 mod check;
 mod completions;
+mod config;
 mod demo;
 mod registry;
+mod reload;
 mod sim;
+mod stage;
+mod status;
 mod up;
 
 use std::process::ExitCode;
@@ -30,8 +34,17 @@ enum Command {
     Demo(demo::Arguments),
     /// Run the gateway
     Up(up::Arguments),
+    /// Have the gateway that runs read its configuration again
+    Reload(reload::Arguments),
+    /// Say how the gateway that runs is doing
+    Status(status::Arguments),
     /// Look for mistakes in a configuration, and report all of them
     Check(check::Arguments),
+    /// Write a harness's configuration for a route
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Put together what an image needs of the manifests: plugins, records, how to copy them
+    Stage(stage::Arguments),
     /// Look at the manifests: what there is, what is wrong, what applies to a request
     #[command(subcommand)]
     Registry(registry::Command),
@@ -54,9 +67,13 @@ pub(crate) fn run(cli: Cli, context: &Context<'_>) -> Result<ExitCode, Failure> 
     match cli.command {
         Command::Check(arguments) => check::run(&arguments, context),
         Command::Completions(arguments) => completions::run(&arguments, context),
+        Command::Config(command) => config::run(&command, context),
         Command::Demo(arguments) => demo::run(&arguments, context),
         Command::Registry(command) => registry::run(&command, context),
+        Command::Reload(arguments) => reload::run(&arguments, context),
         Command::Sim(arguments) => sim::run(&arguments, context),
+        Command::Stage(arguments) => stage::run(&arguments, context),
+        Command::Status(arguments) => status::run(&arguments, context),
         Command::Up(arguments) => up::run(&arguments, context),
     }
 }

@@ -12,6 +12,8 @@ mod mistakes;
 mod raw;
 pub(crate) mod registry;
 mod resolve;
+mod routes;
+mod sources;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -21,10 +23,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use farrier_gateway::Gateway;
-use farrier_gateway::StartError;
 use farrier_gateway::config::{Config, Mistakes};
-use farrier_ledger::{Embedded, EmbeddedConfig, OpenError};
+use farrier_gateway::{Gateway, ReloadError, Reloaded, Reloader, StartError};
+use farrier_ledger::{Embedded, EmbeddedConfig, Ledger, OpenError, Store};
 use rustix::fs::{Access, access};
 use serde::Serialize;
 use tempfile::TempDir;
@@ -32,15 +33,17 @@ use tempfile::TempDir;
 pub(crate) use mistakes::Mistake;
 pub(crate) use raw::{TraceText, sections};
 pub(crate) use resolve::{Lines, Overrides, with_causes};
+pub(crate) use sources::{Kind, Source, Sources};
 
 use resolve::{Draft, Resolution};
 
 /// Looks a variable up.
-type Lookup = dyn Fn(&str) -> Option<String>;
+type Lookup = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 /// What surrounds the process.
+#[derive(Clone)]
 pub(crate) struct Environment {
-    lookup: Box<Lookup>,
+    lookup: Arc<Lookup>,
 }
 
 /// A configuration file and everything that is known of it.
@@ -50,8 +53,16 @@ pub(crate) struct Examined {
     pub(crate) file: PathBuf,
     pub(crate) mistakes: Vec<Mistake>,
     pub(crate) warnings: Vec<Mistake>,
+    /// What it was read from.
+    pub(crate) sources: Sources,
+    /// What it says of the ledger, which only a restart changes.
+    pub(crate) ledger: LedgerSection,
     draft: Draft,
 }
+
+/// `[ledger]` as it is written, to be told from another. Not shown: a secret may have been put there by mistake.
+#[derive(Clone, Default, PartialEq)]
+pub(crate) struct LedgerSection(Option<toml::Value>);
 
 /// Why there is no configuration to examine.
 #[derive(Debug)]
@@ -66,7 +77,9 @@ pub(crate) enum NoFile {
 #[derive(Debug)]
 pub(crate) struct Ready {
     pub(crate) config: Config,
-    pub(crate) ledger: Arc<Embedded>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    /// Where the ledger is.
+    pub(crate) store: String,
     pub(crate) lines: Lines,
 }
 
@@ -89,7 +102,7 @@ impl Environment {
             reason = "the one place where the environment is read"
         )]
         Self {
-            lookup: Box::new(|name| std::env::var(name).ok()),
+            lookup: Arc::new(|name| std::env::var(name).ok()),
         }
     }
 
@@ -117,6 +130,10 @@ impl Environment {
         self.absolute("XDG_STATE_HOME").or_else(below_home)
     }
 
+    fn runtime_dir(&self) -> Option<PathBuf> {
+        self.absolute("XDG_RUNTIME_DIR")
+    }
+
     fn config_dir(&self) -> Option<PathBuf> {
         let below_home = || Some(self.home()?.join(".config"));
         self.absolute("XDG_CONFIG_HOME").or_else(below_home)
@@ -139,7 +156,7 @@ impl fmt::Debug for Environment {
 // === finding and examining ===
 
 /// The file that is meant: the named one, else the first that is there.
-fn locate(named: Option<&Path>, env: &Environment) -> Result<PathBuf, NoFile> {
+pub(crate) fn locate(named: Option<&Path>, env: &Environment) -> Result<PathBuf, NoFile> {
     if let Some(named) = named {
         return Ok(named.to_owned());
     }
@@ -149,6 +166,35 @@ fn locate(named: Option<&Path>, env: &Environment) -> Result<PathBuf, NoFile> {
     let places: Vec<PathBuf> = std::iter::once(PathBuf::from(NAME)).chain(own).collect();
     let found = places.iter().find(|place| place.exists()).cloned();
     found.ok_or(NoFile::Nowhere(places))
+}
+
+/// Its path from the root, whatever links its directory is reached by. Of a file that is a link itself the link is
+/// meant, wherever it leads: what Kubernetes mounts leads elsewhere after each change.
+pub(crate) fn absolute(file: &Path) -> PathBuf {
+    let from_root = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let directory = from_root.parent().map(Path::canonicalize);
+    match (directory, from_root.file_name()) {
+        (Some(Ok(directory)), Some(name)) => directory.join(name),
+        _ => from_root,
+    }
+}
+
+/// Where the gateway of this configuration file lets itself be asked: the first of these that it can have.
+pub(crate) fn control_sockets(file: &Path, env: &Environment) -> Vec<PathBuf> {
+    let digest = blake3::hash(absolute(file).as_os_str().as_encoded_bytes()).to_hex();
+    let name = format!("gateway-{}.sock", &digest[..16]);
+    control_directories(env)
+        .map(|directory| directory.join(&name))
+        .collect()
+}
+
+/// Where control sockets are, those of other gateways included.
+pub(crate) fn control_directories(env: &Environment) -> impl Iterator<Item = PathBuf> {
+    let runtime = env.runtime_dir().map(|dir| dir.join("farrier"));
+    let state = env
+        .state_dir()
+        .map(|dir| dir.join("farrier").join("control"));
+    runtime.into_iter().chain(state)
 }
 
 /// Reads a configuration and finds everything that is wrong with it, short of the ledger.
@@ -162,15 +208,20 @@ pub(crate) fn examine(
     overrides: &Overrides,
 ) -> Result<Examined, NoFile> {
     let file = locate(named, env)?;
+    let mut sources = Sources::of_file(&file);
     let text = fs::read_to_string(&file);
     let text = text.map_err(|error| NoFile::Unreadable(file.clone(), error))?;
-    Ok(examined(file, &text, env, overrides))
+    let mut examined = examined(file, &text, env, overrides);
+    sources.append(&mut examined.sources);
+    examined.sources = sources;
+    Ok(examined)
 }
 
 fn examined(file: PathBuf, text: &str, env: &Environment, overrides: &Overrides) -> Examined {
     let (raw, reading) = raw::read(text);
     let unsure = reading.is_broken();
     let (mut mistakes, mut warnings) = (reading.mistakes, Vec::new());
+    let mut sources = Sources::default();
     let base = file.parent().unwrap_or_else(|| Path::new(""));
     let mut resolution = Resolution {
         env,
@@ -178,13 +229,29 @@ fn examined(file: PathBuf, text: &str, env: &Environment, overrides: &Overrides)
         unsure,
         mistakes: &mut mistakes,
         warnings: &mut warnings,
+        sources: &mut sources,
     };
     let draft = resolution.resolve(raw, overrides);
     Examined {
         file,
         mistakes,
         warnings,
+        sources,
+        ledger: LedgerSection::of(text),
         draft,
+    }
+}
+
+impl LedgerSection {
+    fn of(text: &str) -> Self {
+        let file: Option<toml::Table> = text.parse().ok();
+        Self(file.and_then(|mut file| file.remove("ledger")))
+    }
+}
+
+impl fmt::Debug for LedgerSection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LedgerSection(..)")
     }
 }
 
@@ -202,6 +269,16 @@ impl Examined {
     /// Whether transcripts would be kept.
     pub(crate) fn traces(&self) -> bool {
         self.draft.trace.is_some()
+    }
+
+    /// Whether a change of what it was read from is to take effect without being asked for.
+    pub(crate) fn watches(&self) -> bool {
+        self.draft.watch
+    }
+
+    /// What is granted to clients before they are known, which only a restart changes.
+    pub(crate) fn listener(&self) -> &farrier_serve::Limits {
+        &self.draft.limits.listener
     }
 
     /// Goes on with everything that [`Gateway::bind`] would do short of listening, and gives all mistakes.
@@ -250,8 +327,9 @@ impl Examined {
         if !self.mistakes.is_empty() {
             return Err(self.check().await);
         }
-        let ledger = match Embedded::open(self.draft.ledger.clone()) {
-            Ok(ledger) => Arc::new(ledger),
+        let store = self.draft.ledger.to_string();
+        let ledger = match self.draft.ledger.clone().open(self.draft.outbox) {
+            Ok(ledger) => ledger,
             Err(error) => {
                 self.mistakes.push(self.draft.lines.ledger_mistake(&error));
                 return Err(self.check().await);
@@ -263,9 +341,49 @@ impl Examined {
             Ok(()) => Ok(Ready {
                 config,
                 ledger,
+                store,
                 lines,
             }),
             Err(wrong) => Err(lines.placed(&wrong)),
+        }
+    }
+
+    /// Has a gateway that runs with `ledger` answer by this configuration from now on.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, as [`check`](Self::check) gives it; then nothing has changed.
+    pub(crate) async fn take_over(
+        mut self,
+        running: &Reloader,
+        ledger: &LedgerSection,
+    ) -> Result<Reloaded, Vec<Mistake>> {
+        if self.mistakes.is_empty() && self.ledger != *ledger {
+            // It does not take effect, but must not lie in wait for the next start either.
+            self.mistakes.extend(self.ledger_unusable());
+        }
+        if !self.mistakes.is_empty() || self.trace_unusable().is_some() {
+            return Err(self.check().await);
+        }
+        let somewhere = |error: &ReloadError| vec![Mistake::somewhere(with_causes(error))];
+        let Some(ledger) = running.ledger() else {
+            return Err(somewhere(&ReloadError::Ended));
+        };
+        let lines = std::mem::take(&mut self.draft.lines);
+        running
+            .reload(self.draft.over(ledger))
+            .map_err(|error| match error {
+                ReloadError::Refused(StartError::Config(wrong)) => lines.placed(&wrong),
+                other => somewhere(&other),
+            })
+    }
+
+    fn ledger_unusable(&self) -> Option<Mistake> {
+        match self.ledger_for_checking() {
+            Ok((_ledger, _place, refused)) => refused,
+            Err(error) => Some(Mistake::somewhere(format!(
+                "cannot check the ledger: {error}"
+            ))),
         }
     }
 
@@ -280,27 +398,54 @@ impl Examined {
         (!can_be_made(dir)).then(|| Mistake::somewhere(message()))
     }
 
-    /// The ledger if it is there and free, else one of its own that is gone afterwards; and what is wrong with the
+    /// The file of the ledger if it is there and free, else one that is gone afterwards; and what is wrong with the
     /// configured one. A gateway that has it open is no mistake, and nothing is made in its place.
     fn ledger_for_checking(&self) -> io::Result<(Embedded, Option<TempDir>, Option<Mistake>)> {
-        let config = &self.draft.ledger;
         let mut refused = None;
-        if config.path.exists() {
-            match Embedded::open(config.clone()) {
-                Ok(ledger) => return Ok((ledger, None, None)),
-                Err(OpenError::InUse { .. }) => {}
-                Err(error) => refused = Some(self.draft.lines.ledger_mistake(&error)),
+        if let Store::Embedded(config) = &self.draft.ledger {
+            match self.file_for_checking(config) {
+                Ok(Some(ledger)) => return Ok((ledger, None, None)),
+                Ok(None) => {}
+                Err(mistake) => refused = Some(mistake),
             }
-        } else if !config.path.as_os_str().is_empty() && !can_be_made(&config.path) {
-            let shown = config.path.display();
-            let message =
-                format!("expected a place for the ledger that can be written to, got {shown}");
-            refused = Some(self.draft.lines.at_ledger(message));
         }
         let place = tempfile::tempdir()?;
         let stand_in = EmbeddedConfig::new(place.path().join("ledger.db"));
         let ledger = Embedded::open(stand_in).map_err(io::Error::other)?;
         Ok((ledger, Some(place), refused))
+    }
+
+    fn file_for_checking(&self, config: &EmbeddedConfig) -> Result<Option<Embedded>, Mistake> {
+        if config.path.exists() {
+            return match Embedded::open(config.clone()) {
+                Ok(ledger) => Ok(Some(ledger)),
+                Err(OpenError::InUse { .. }) => Ok(None),
+                Err(error) => Err(self.draft.lines.ledger_mistake(&error)),
+            };
+        }
+        if !config.path.as_os_str().is_empty() && !can_be_made(&config.path) {
+            let shown = config.path.display();
+            let message =
+                format!("expected a place for the ledger that can be written to, got {shown}");
+            return Err(self.draft.lines.at_ledger(message));
+        }
+        Ok(None)
+    }
+
+    /// Asks a store that gateways share whether it is there and the one that is meant. One that is not there is a
+    /// warning: a gateway starts without, and queues what it is to remember.
+    pub(crate) async fn reach_store(&mut self) {
+        let Store::Shared(config) = &self.draft.ledger else {
+            return;
+        };
+        if let Err(error) = config.reach().await {
+            let found = self.draft.lines.ledger_mistake(&error);
+            if error.is_transient() {
+                self.warnings.push(found);
+            } else {
+                self.mistakes.push(found);
+            }
+        }
     }
 }
 

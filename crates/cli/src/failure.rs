@@ -15,6 +15,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use farrier_control::BindError;
 use farrier_gateway::StartError;
 use farrier_sim::UnknownPersona;
 
@@ -159,6 +160,23 @@ impl From<StartError> for Failure {
         };
         if in_use {
             failure.hint("another program listens there; choose an address with --listen")
+        } else {
+            failure
+        }
+    }
+}
+
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
+        let in_use = matches!(error, BindError::InUse { .. });
+        let failure = Self::user(error.to_string());
+        let failure = match error.source() {
+            Some(cause) => failure.caused_by(cause),
+            None => failure,
+        };
+        if in_use {
+            failure
+                .hint("`farrier status` says which; give this one a place of its own with --socket")
         } else {
             failure
         }

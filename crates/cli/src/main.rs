@@ -13,8 +13,11 @@ mod commands;
 mod config;
 mod demo;
 mod failure;
+mod log;
 mod output;
+mod reloading;
 mod runtime;
+mod watch;
 
 use std::process::ExitCode;
 

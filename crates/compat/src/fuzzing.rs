@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::wire::chat::{Ask, Chunk};
 use crate::wire::json::Segment;
+use crate::wire::refrain::Refrain;
 use crate::wire::sse::{self, Frame, Framer};
 
 /// A request that is read and not edited leaves as the bytes it came in, and is taken
@@ -42,11 +43,17 @@ pub fn stream(bytes: &[u8]) {
         "cutting makes a difference"
     );
     let mut joined = Vec::new();
+    let mut refrain = Refrain::default();
     for frame in &whole {
         let (Frame::Event(raw) | Frame::Idle(raw)) = frame;
         joined.extend_from_slice(raw);
-        if let Some(data) = sse::data(raw) {
-            drop(Chunk::parse(&data));
+        let Some(data) = sse::data(raw) else {
+            continue;
+        };
+        let repeats = refrain.repeats(raw).map(|words| words.length);
+        match Chunk::parse(&data) {
+            Some(mut chunk) => refrain.learn(raw, &mut chunk),
+            None => assert_ne!(repeats, Some(raw.len()), "repeats, and is no chunk"),
         }
     }
     assert_eq!(joined, bytes, "bytes were lost or made");
@@ -56,8 +63,9 @@ fn frames(bytes: &[u8], size: usize) -> Vec<Frame> {
     let mut framer = Framer::default();
     let mut out = Vec::new();
     for read in bytes.chunks(size) {
-        if framer.push(Bytes::copy_from_slice(read), &mut out).is_err() {
-            break;
+        framer.push(Bytes::copy_from_slice(read));
+        while let Ok(Some(frame)) = framer.next_frame() {
+            out.push(frame);
         }
     }
     out.extend(framer.finish());

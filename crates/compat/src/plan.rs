@@ -30,14 +30,14 @@ pub struct Plan {
 
 /// What a request asks of the ledger.
 #[derive(Debug)]
-pub struct Lookup {
-    survey: Survey,
+pub struct Lookup<'a> {
+    survey: Survey<'a>,
 }
 
 /// A request's history together with what the ledger knows of it.
 #[derive(Debug)]
-pub struct Recalled {
-    survey: Survey,
+pub struct Recalled<'a> {
+    survey: Survey<'a>,
     recollection: Recollection,
 }
 
@@ -119,7 +119,7 @@ impl Plan {
     }
 
     /// What `ask` asks of the ledger.
-    pub fn lookup(&self, ask: &Ask<'_>) -> Lookup {
+    pub fn lookup<'a>(&self, ask: &Ask<'a>) -> Lookup<'a> {
         Lookup {
             survey: Survey::of(ask, self.needs),
         }
@@ -135,7 +135,7 @@ impl Plan {
     pub fn rewrite<'a>(
         &self,
         mut ask: Ask<'a>,
-        recalled: Recalled,
+        mut recalled: Recalled<'a>,
         with: With,
     ) -> Result<Rewritten<'a>, Fault> {
         if let Some(model) = &with.upstream_model {
@@ -177,22 +177,30 @@ impl Plan {
     }
 }
 
-impl Lookup {
+impl<'a> Lookup<'a> {
     /// The keys to look up; none means that the ledger need not be asked.
     pub fn keys(&self) -> &[TurnKey] {
         self.survey.lookup()
     }
 
     /// With what was stored under each key, in order of [`Self::keys`], newest first.
-    pub fn answered(self, stored: &[Vec<Bytes>]) -> Recalled {
+    pub fn answered(self, stored: &[Vec<Bytes>]) -> Recalled<'a> {
         Recalled {
             recollection: self.survey.recollect(stored),
             survey: self.survey,
         }
     }
 
+    /// With what could be found though the ledger could not be asked, as [`Self::answered`]: what is not there is not
+    /// known.
+    pub fn partly_answered(self, known: &[Vec<Bytes>]) -> Recalled<'a> {
+        let mut recalled = self.answered(known);
+        recalled.recollection.unavailable = true;
+        recalled
+    }
+
     /// The ledger could not be asked: the manifest's miss policy decides.
-    pub fn unanswered(self) -> Recalled {
+    pub fn unanswered(self) -> Recalled<'a> {
         Recalled {
             recollection: Recollection::unavailable(),
             survey: self.survey,

@@ -10,7 +10,10 @@
 //!   turn is over: its finish reason, `[DONE]`, or the end of the body.
 //! * Each ending leaves a well-formed stream (I7): a stream cut off upstream ends
 //!   in one error event and without `[DONE]`; the fragment of an event is dropped.
-//! * An event no pass has edited leaves as the bytes it came in.
+//! * An event no pass has edited leaves as the bytes it came in; neighbours that do are
+//!   one slice of what was read.
+//! * A chunk that repeats the one before, but for its words, is not parsed, and goes by as
+//!   that one did ([`Refrain`]); this changes nothing but the time it takes.
 //!
 //! Nothing here assumes a dialect beyond the framing: what an event means is the
 //! business of `wire` and the passes.
@@ -25,6 +28,7 @@ use crate::passes::event::{Placed, Sink, Tells, feed, finish};
 use crate::passes::record::Recording;
 use crate::passes::{Event, Note};
 use crate::plan::Reply;
+use crate::wire::refrain::{Refrain, Words};
 use crate::wire::sse::{self, Frame, Framer, Oversized};
 
 pub use crate::passes::event::{End, Step};
@@ -34,9 +38,16 @@ pub use crate::wire::turn::TurnRecord;
 #[derive(Debug)]
 pub struct StreamRun {
     framer: Framer,
-    frames: Vec<Frame>,
+    line: Line,
+}
+
+/// What frames go through.
+#[derive(Debug)]
+struct Line {
     placed: Vec<Placed>,
     sink: Sink,
+    /// The chunk that went by last, where all of the line would let it by again.
+    refrain: Refrain,
     state: State,
     /// The choices that have begun, and whether each has told why it ended.
     choices: BTreeMap<u64, bool>,
@@ -99,22 +110,24 @@ impl Reply {
     pub fn into_stream(self) -> StreamRun {
         StreamRun {
             framer: Framer::default(),
-            frames: Vec::new(),
-            placed: self.line(),
-            sink: Sink::default(),
-            state: State::Open,
-            choices: BTreeMap::new(),
+            line: Line {
+                placed: self.placed_in_line(),
+                sink: Sink::default(),
+                refrain: Refrain::default(),
+                state: State::Open,
+                choices: BTreeMap::new(),
+            },
         }
     }
 
     /// Reads the reply as one JSON body.
     pub fn into_json(self) -> JsonRun {
         JsonRun {
-            placed: self.line(),
+            placed: self.placed_in_line(),
         }
     }
 
-    fn line(self) -> Vec<Placed> {
+    fn placed_in_line(self) -> Vec<Placed> {
         let mut placed = self.placed;
         placed.extend(self.record.map(Recording::placed));
         placed
@@ -130,26 +143,29 @@ impl StreamRun {
     /// The upstream's or our own [`Fault`]. The steps hold an error event already;
     /// nothing more is to be pushed, and [`Self::end`] must still be called.
     pub fn push(&mut self, bytes: Bytes, out: &mut Vec<Step>) -> Result<(), Fault> {
-        if self.state == State::Broken {
+        if self.line.state == State::Broken {
             return Ok(());
         }
-        let mut frames = std::mem::take(&mut self.frames);
-        let framed = self.framer.push(bytes, &mut frames);
-        let mut done = frames.drain(..).try_for_each(|frame| self.frame(frame));
-        self.frames = frames;
-        done = done.and_then(|()| framed.map_err(too_large));
+        self.line.sink.begin(&bytes);
+        self.framer.push(bytes);
+        let done = self.frames();
         if let Err(fault) = &done {
-            self.state = State::Broken;
-            // What was said so far is remembered, however it ended; nothing more is told.
-            let kept = self.sink.steps.len();
-            drop(finish(&mut self.placed, End::ClientGone, &mut self.sink));
-            let ended = self.sink.steps.split_off(kept).into_iter();
-            let commits = ended.filter(|step| matches!(step, Step::Commit(_)));
-            self.sink.steps.extend(commits);
-            self.sink.steps.push(Step::Forward(error_event(fault)));
+            self.line.break_off(fault);
         }
-        out.append(&mut self.sink.steps);
+        self.line.sink.drain_into(out);
         done
+    }
+
+    /// Sends what was read through the line.
+    fn frames(&mut self) -> Result<(), Fault> {
+        loop {
+            let repeated = self.line.repeats(self.framer.rest());
+            self.framer.skip(repeated);
+            match self.framer.next_frame()? {
+                Some(frame) => self.line.frame(frame)?,
+                None => return Ok(()),
+            }
+        }
     }
 
     /// The upstream's body, or the client, has come to an end.
@@ -159,7 +175,8 @@ impl StreamRun {
 
     /// The same, with what the client is told of a turn that was not completed.
     pub fn end_because(&mut self, end: End, why: Option<Fault>, out: &mut Vec<Step>) {
-        if matches!(self.state, State::Ended(_)) {
+        let line = &mut self.line;
+        if matches!(line.state, State::Ended(_)) {
             return;
         }
         let last = if end == End::Clean {
@@ -167,38 +184,13 @@ impl StreamRun {
         } else {
             None
         };
-        let last = last.filter(|frame| self.state != State::Broken && is_whole(frame));
-        let start = self.sink.steps.len();
-        let mut fault = last.and_then(|frame| self.frame(frame).err());
-        let outcome = self.outcome_of(end);
-        // To a pass, a body that ended before the turn did is a truncated one.
-        let told = if outcome == Outcome::Truncated {
-            End::Truncated
-        } else {
-            end
-        };
-        if self.state != State::Broken {
-            let finished = finish(&mut self.placed, told, &mut self.sink);
-            fault = fault
-                .or_else(|| finished.err())
-                .or_else(|| cut_off(outcome, end, self.state).map(|plain| why.unwrap_or(plain)));
-            if let Some(fault) = fault {
-                self.sink.steps.push(Step::Forward(error_event(&fault)));
-            }
-            close_events(&mut self.sink.steps, start);
-        }
-        if outcome == Outcome::ClientGone {
-            self.sink
-                .steps
-                .retain(|step| matches!(step, Step::Commit(_)));
-        }
-        self.state = State::Ended(outcome);
-        out.append(&mut self.sink.steps);
+        line.end_because(last, end, why);
+        line.sink.drain_into(out);
     }
 
     /// How the stream has ended; as it stands, while it has not.
     pub fn outcome(&self) -> Outcome {
-        match self.state {
+        match self.line.state {
             State::Ended(outcome) => outcome,
             State::Told(_) => Outcome::Complete,
             State::Broken | State::Reported => Outcome::Failed,
@@ -208,34 +200,62 @@ impl StreamRun {
 
     /// What was done so far, taken out.
     pub fn take_notes(&mut self) -> Vec<Note> {
-        self.sink.take_notes()
+        self.line.sink.take_notes()
     }
+}
 
-    fn outcome_of(&self, end: End) -> Outcome {
-        match (end, self.state) {
-            (End::ClientGone, _) => Outcome::ClientGone,
-            (_, State::Broken | State::Reported) => Outcome::Failed,
-            (_, State::Told(_)) => Outcome::Complete,
-            (End::Failed, _) => Outcome::Failed,
-            (End::Clean | End::Truncated, _) => Outcome::Truncated,
+// === impl Line ===
+
+impl Line {
+    /// Lets go by what `rest` begins with of the chunk before over again; how long it is.
+    fn repeats(&mut self, rest: &[u8]) -> usize {
+        let mut length = 0;
+        // What that chunk told of the end of the turn, it tells over again.
+        while let Some(words) = self.refrain.repeats(rest.get(length..).unwrap_or_default()) {
+            tell(&mut self.placed, &words);
+            length += words.length;
         }
+        if length > 0 {
+            let raw = rest.get(..length).unwrap_or_default();
+            self.sink.pass(raw, || Bytes::copy_from_slice(raw));
+        }
+        length
     }
 
     fn frame(&mut self, frame: Frame) -> Result<(), Fault> {
         let raw = match frame {
             Frame::Event(raw) => raw,
             Frame::Idle(raw) => {
-                self.sink.steps.push(Step::Forward(raw));
+                self.sink.pass(&raw, || raw.clone());
                 return Ok(());
             }
         };
+        // One that came in several reads was not offered as a repeat yet.
+        let repeat = self.refrain.repeats(&raw);
+        if let Some(words) = repeat.filter(|words| words.length == raw.len()) {
+            tell(&mut self.placed, &words);
+            self.sink.pass(&raw, || raw.clone());
+            return Ok(());
+        }
         let Some(data) = sse::data(&raw) else {
-            self.sink.steps.push(Step::Forward(raw));
+            self.sink.pass(&raw, || raw.clone());
             return Ok(());
         };
         let mut event = Event::of_frame(&raw, &data);
         self.watch(&mut event, &data);
-        feed(&mut self.placed, event, &mut self.sink)
+        match &mut event {
+            Event::Chunk { chunk, .. } => self.refrain.learn(&raw, chunk),
+            Event::Done(_) | Event::Opaque(_) => self.refrain.forget(),
+        }
+        feed(&mut self.placed, event, &mut self.sink)?;
+        if !self
+            .placed
+            .iter()
+            .all(|placed| placed.pass.lets_repeats_by())
+        {
+            self.refrain.forget();
+        }
+        Ok(())
     }
 
     /// Notes what tells the end of the turn.
@@ -252,23 +272,58 @@ impl StreamRun {
             self.state = state;
         }
     }
+
+    /// A fault ends the stream. What was said so far is remembered, however it ended;
+    /// nothing more is told.
+    fn break_off(&mut self, fault: &Fault) {
+        self.state = State::Broken;
+        let said = self.sink.count_steps();
+        drop(finish(&mut self.placed, End::ClientGone, &mut self.sink));
+        self.sink.keep_commits(said);
+        self.sink.forward(error_event(fault));
+    }
+
+    /// Lets go of what is held, and says what the client must be told of the ending.
+    fn end_because(&mut self, last: Option<Frame>, end: End, why: Option<Fault>) {
+        let last = last.filter(|frame| self.state != State::Broken && is_whole(frame));
+        let mut fault = last.and_then(|frame| self.frame(frame).err());
+        let outcome = self.outcome_of(end);
+        // To a pass, a body that ended before the turn did is a truncated one.
+        let told = if outcome == Outcome::Truncated {
+            End::Truncated
+        } else {
+            end
+        };
+        if self.state != State::Broken {
+            let finished = finish(&mut self.placed, told, &mut self.sink);
+            fault = fault
+                .or_else(|| finished.err())
+                .or_else(|| cut_off(outcome, end, self.state).map(|plain| why.unwrap_or(plain)));
+            if let Some(fault) = fault {
+                self.sink.forward(error_event(&fault));
+            }
+        }
+        self.sink.close_events();
+        if outcome == Outcome::ClientGone {
+            self.sink.keep_commits(0);
+        }
+        self.state = State::Ended(outcome);
+    }
+
+    fn outcome_of(&self, end: End) -> Outcome {
+        match (end, self.state) {
+            (End::ClientGone, _) => Outcome::ClientGone,
+            (_, State::Broken | State::Reported) => Outcome::Failed,
+            (_, State::Told(_)) => Outcome::Complete,
+            (End::Failed, _) => Outcome::Failed,
+            (End::Clean | End::Truncated, _) => Outcome::Truncated,
+        }
+    }
 }
 
-/// Gives events from `start` on their blank line, but for the very last: one that came
-/// without must not run into what comes after it.
-fn close_events(steps: &mut Vec<Step>, start: usize) {
-    let mut at = start;
-    while at + 1 < steps.len() {
-        let closed = match steps.get(at) {
-            Some(Step::Forward(bytes)) => [&b"\n\n"[..], b"\r\r", b"\n\r\n"]
-                .iter()
-                .any(|end| bytes.ends_with(end)),
-            Some(Step::Commit(_)) | None => true,
-        };
-        if !closed {
-            steps.insert(at + 1, Step::Forward(Bytes::from_static(b"\n\n")));
-        }
-        at += 1;
+fn tell(placed: &mut [Placed], words: &Words<'_>) {
+    for placed in placed {
+        placed.pass.words(words);
     }
 }
 
@@ -283,11 +338,13 @@ fn is_whole(frame: &Frame) -> bool {
     }
 }
 
-fn too_large(_: Oversized) -> Fault {
-    let limit = sse::MAX_EVENT_BYTES;
-    let message =
-        format!("expected events of at most {limit} bytes from the provider, got a larger one");
-    Fault::upstream("event_too_large", message)
+impl From<Oversized> for Fault {
+    fn from(_: Oversized) -> Self {
+        let limit = sse::MAX_EVENT_BYTES;
+        let message =
+            format!("expected events of at most {limit} bytes from the provider, got a larger one");
+        Self::upstream("event_too_large", message)
+    }
 }
 
 /// Why the client must not take this stream for a complete one.
@@ -331,7 +388,7 @@ impl JsonRun {
         let ended = finish(&mut self.placed, End::Clean, &mut sink);
         let mut commit = Vec::new();
         let mut bodies = Vec::new();
-        for step in std::mem::take(&mut sink.steps) {
+        for step in sink.take_steps() {
             match step {
                 Step::Commit(record) => commit.push(record),
                 Step::Forward(bytes) => bodies.push(bytes),
@@ -349,3 +406,7 @@ impl JsonRun {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "run/tests.rs"]
+mod tests;

@@ -9,6 +9,7 @@ use farrier_serve::{BindError, Drained, Listener, Tracker};
 use tracing::{info, warn};
 
 use crate::Gateway;
+use crate::care::{Allowances, Ways};
 use crate::config::{Config, Mistake, Mistakes};
 use crate::identify::Callers;
 use crate::reload::{Current, Fixed, Lasting, Reloader};
@@ -77,13 +78,21 @@ impl Gateway {
     ) -> Result<Self, StartError> {
         warn_of_plain_credentials(&config);
         let upstreams = upstreams(&config, &lasting.background, runs)?;
-        let routes = Routes::build(&config, &upstreams, &lasting.metrics);
         let traces = config
             .trace
             .as_ref()
             .map(|trace| lasting.trace(trace, runs.and_then(|runs| runs.traces.as_ref())))
             .transpose()?;
+        // From here on nothing can fail: what is shared with requests under way is changed.
+        let ways = Ways {
+            config: &config,
+            known: &lasting.known,
+            metrics: &lasting.metrics,
+            seeds: &lasting.seeds,
+        };
+        let routes = Routes::build(ways, &upstreams);
         Ok(Self {
+            allowances: Allowances::build(&config, &lasting.known.used, &lasting.metrics),
             callers: Callers::build(&config, lasting.seeds.digest_key()),
             deadlines: config.deadlines,
             ledger: config.ledger,

@@ -3,8 +3,10 @@
 //! In: values; whoever parses a file or reads the environment does it elsewhere. Out: a [`Config`] whose every mistake
 //! [`Config::check`] reports at once. Nothing here is global, and nothing is read later.
 
+mod care;
+mod mistake;
+
 use std::collections::HashSet;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,9 +14,12 @@ use std::time::Duration;
 
 use farrier_compat::facts::{MANAGED_BASE_URL, MANAGED_PROVIDER_KEY};
 use farrier_compat::registry::Registry;
-use farrier_ledger::Ledger;
+use farrier_ledger::{Ledger, Scope};
 use farrier_secrets::Secret;
 use http::{HeaderName, HeaderValue, Uri, header};
+
+pub use care::{Breaker, CallerLimits, Care, Concurrency, Fallback, Need, Retry};
+pub use mistake::{Mistake, Mistakes};
 
 use crate::select::nearest;
 
@@ -31,6 +36,8 @@ pub struct Config {
     pub deadlines: Deadlines,
     /// Who may call. Empty: anyone on loopback.
     pub clients: Vec<Client>,
+    /// What a caller may have who has no limits of its own; without keys, each session is one.
+    pub per_caller: CallerLimits,
     /// Who answers.
     pub providers: Vec<Provider>,
     /// Which model name leads where.
@@ -67,6 +74,8 @@ pub struct Deadlines {
     pub first_byte: Duration,
     /// Between two pieces of a reply.
     pub silence: Duration,
+    /// From the head of a request until the head of its reply, over all that is tried for it.
+    pub reply: Duration,
     /// For the client's request body, from first byte to last.
     pub request_body: Duration,
     /// For one look into the turn ledger; after it the plan's miss policy decides.
@@ -84,6 +93,8 @@ pub struct Client {
     pub agent: Option<String>,
     /// What it presents as a bearer token or `x-api-key`.
     pub key: Secret,
+    /// What it may have, where that is not what every caller may have.
+    pub limits: CallerLimits,
 }
 
 /// An upstream account.
@@ -107,6 +118,8 @@ pub struct Provider {
     pub ca_file: Option<PathBuf>,
     /// What may be asked of it besides chat completions.
     pub pass_through: PassThrough,
+    /// How it is treated.
+    pub care: Care,
 }
 
 /// A secret and how a provider wants to see it.
@@ -184,6 +197,12 @@ pub struct Route {
     pub provider: String,
     /// What the provider calls it; the same if absent.
     pub upstream_model: Option<String>,
+    /// Who answers in need, in order. Each is sent what its own model must be sent.
+    pub fallbacks: Vec<Fallback>,
+    /// What need is.
+    pub fall_back_on: Vec<Need>,
+    /// The route as clients were told of it, where that is not as of all others.
+    pub public: Option<PublicRoute>,
 }
 
 /// The route as clients were told of it.
@@ -208,107 +227,6 @@ pub struct TraceConfig {
     pub max_body_bytes: usize,
 }
 
-/// Something in a [`Config`] that cannot work.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Mistake {
-    /// The base URL is not one.
-    #[error(
-        "expected an http or https URL without user or query as base_url of provider {provider:?}, got another"
-    )]
-    BaseUrl {
-        /// The provider.
-        provider: String,
-    },
-    /// A certificate file that cannot be used.
-    #[error("expected PEM certificates in {} for provider {provider:?}: {reason}", path.display())]
-    CaFile {
-        /// The provider.
-        provider: String,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Two clients with one name, hence one scope.
-    #[error("expected distinct client names, got {name:?} twice")]
-    ClientNameRepeated {
-        /// The name.
-        name: String,
-    },
-    /// Two clients that cannot be told apart.
-    #[error("expected distinct client keys, got the same for {first:?} and {second:?}")]
-    ClientKeyRepeated {
-        /// One of them.
-        first: String,
-        /// The other.
-        second: String,
-    },
-    /// A credential that no header can carry.
-    #[error("the credential of provider {provider:?} cannot be sent: {source}")]
-    Credential {
-        /// The provider.
-        provider: String,
-        /// Why not.
-        source: farrier_secrets::HeaderError,
-    },
-    /// The default provider does not exist.
-    #[error(
-        "expected the name of a provider as default_provider, got {name:?}{}",
-        hint(nearest)
-    )]
-    DefaultProviderUnknown {
-        /// What was given.
-        name: String,
-        /// The most similar name there is.
-        nearest: Option<String>,
-    },
-    /// Nowhere to listen.
-    #[error("expected at least one address to listen on, got none")]
-    NoListener,
-    /// Nobody to answer.
-    #[error("expected at least one provider, got none")]
-    NoProvider,
-    /// Anyone who reaches this address could spend the provider's credential.
-    #[error(
-        "expected clients with keys for the listener {addr}, which others than this machine can reach; \
-         add a client or listen on 127.0.0.1"
-    )]
-    OpenListener {
-        /// The address.
-        addr: SocketAddr,
-    },
-    /// Two providers with one name.
-    #[error("expected distinct provider names, got {name:?} twice")]
-    ProviderRepeated {
-        /// The name.
-        name: String,
-    },
-    /// A route to nowhere.
-    #[error(
-        "expected the name of a provider for model {model:?}, got {provider:?}{}",
-        hint(nearest)
-    )]
-    RouteProviderUnknown {
-        /// The route's model.
-        model: String,
-        /// What was given.
-        provider: String,
-        /// The most similar name there is.
-        nearest: Option<String>,
-    },
-    /// Two routes for one model name.
-    #[error("expected one route for each model, got two for {model:?}")]
-    RouteRepeated {
-        /// The model.
-        model: String,
-    },
-}
-
-/// Every mistake of a [`Config`], in the order of its fields.
-#[derive(Debug)]
-pub struct Mistakes(pub Vec<Mistake>);
-
 // === impl Config ===
 
 impl Config {
@@ -320,6 +238,7 @@ impl Config {
             limits: Limits::default(),
             deadlines: Deadlines::default(),
             clients: Vec::new(),
+            per_caller: CallerLimits::default(),
             providers: Vec::new(),
             routes: Vec::new(),
             default_provider: None,
@@ -391,6 +310,7 @@ impl Config {
                     provider: name.clone(),
                 });
             }
+            check_retry(provider, mistakes);
         }
         if let Some(name) = &self.default_provider
             && !names.contains(name)
@@ -423,11 +343,104 @@ impl Config {
                     nearest,
                 });
             }
+            self.check_fallbacks(route, mistakes);
+        }
+    }
+
+    fn check_fallbacks(&self, route: &Route, mistakes: &mut Vec<Mistake>) {
+        let mut targets = HashSet::from([route.target()]);
+        for (index, (provider, upstream_model)) in route.targets().skip(1).enumerate() {
+            let model = route.model.clone();
+            if !self.provider_names().any(|name| name == provider) {
+                mistakes.push(Mistake::FallbackProviderUnknown {
+                    model,
+                    index,
+                    provider: provider.to_owned(),
+                    nearest: nearest(provider, self.provider_names()),
+                });
+            } else if !targets.insert((provider, upstream_model)) {
+                let target = format!("{provider}/{upstream_model}");
+                mistakes.push(Mistake::FallbackRepeated {
+                    model,
+                    index,
+                    target,
+                });
+            }
         }
     }
 
     fn provider_names(&self) -> impl Iterator<Item = &str> {
         self.providers.iter().map(|provider| provider.name.as_str())
+    }
+}
+
+fn check_retry(provider: &Provider, mistakes: &mut Vec<Mistake>) {
+    let name = || provider.name.clone();
+    let Retry {
+        percent, statuses, ..
+    } = &provider.care.retry;
+    if *percent > 100 {
+        mistakes.push(Mistake::RetryPercent {
+            provider: name(),
+            percent: *percent,
+        });
+    }
+    let odd = statuses
+        .iter()
+        .filter(|status| !(400..600).contains(*status));
+    mistakes.extend(odd.map(|&status| Mistake::RetryStatus {
+        provider: name(),
+        status,
+    }));
+}
+
+// === impl Client ===
+
+impl Client {
+    /// A client with this key, as free as any.
+    pub fn new(name: impl Into<String>, key: Secret) -> Self {
+        Self {
+            name: name.into(),
+            agent: None,
+            key,
+            limits: CallerLimits::default(),
+        }
+    }
+
+    /// Whose conversations it has.
+    pub(crate) fn scope(&self) -> Scope {
+        Scope::new(format!("client\n{}", self.name))
+    }
+}
+
+// === impl Route ===
+
+impl Route {
+    /// A route to this provider, and to nobody else.
+    pub fn new(model: impl Into<String>, provider: impl Into<String>) -> Self {
+        Self {
+            model: model.into(),
+            provider: provider.into(),
+            upstream_model: None,
+            fallbacks: Vec::new(),
+            fall_back_on: Need::USUAL.to_vec(),
+            public: None,
+        }
+    }
+
+    /// Provider and model of the route itself.
+    fn target(&self) -> (&str, &str) {
+        let model = self.upstream_model.as_ref().unwrap_or(&self.model);
+        (&self.provider, model)
+    }
+
+    /// Provider and model of whoever may answer, in order.
+    pub fn targets(&self) -> impl Iterator<Item = (&str, &str)> {
+        let fallbacks = self.fallbacks.iter().map(|fallback| {
+            let model = fallback.upstream_model.as_ref().unwrap_or(&self.model);
+            (fallback.provider.as_str(), model.as_str())
+        });
+        std::iter::once(self.target()).chain(fallbacks)
     }
 }
 
@@ -446,6 +459,7 @@ impl Provider {
             http: HttpVersion::default(),
             ca_file: None,
             pass_through: PassThrough::default(),
+            care: Care::default(),
         }
     }
 
@@ -523,6 +537,7 @@ impl Default for Deadlines {
             connect: Duration::from_secs(10),
             first_byte: Duration::from_secs(300),
             silence: Duration::from_secs(120),
+            reply: Duration::from_secs(600),
             request_body: Duration::from_secs(60),
             ledger_recall: Duration::from_secs(2),
             ledger_record: Duration::from_secs(2),
@@ -549,27 +564,6 @@ impl TraceConfig {
             max_body_bytes: 4 << 20,
         }
     }
-}
-
-// === impl Mistakes ===
-
-impl fmt::Display for Mistakes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut lines = self.0.iter();
-        if let Some(first) = lines.next() {
-            write!(f, "{first}")?;
-        }
-        lines.try_for_each(|mistake| write!(f, "\n{mistake}"))
-    }
-}
-
-impl std::error::Error for Mistakes {}
-
-fn hint(nearest: &Option<String>) -> String {
-    nearest
-        .as_ref()
-        .map(|name| format!("; did you mean {name:?}"))
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

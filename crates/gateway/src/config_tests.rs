@@ -12,19 +12,11 @@ fn config(dir: &tempfile::TempDir) -> Config {
 }
 
 fn client(name: &str, key: &str) -> Client {
-    Client {
-        name: name.to_owned(),
-        agent: None,
-        key: Secret::new(key.to_owned()).unwrap(),
-    }
+    Client::new(name, Secret::new(key.to_owned()).unwrap())
 }
 
 fn route(model: &str, provider: &str) -> Route {
-    Route {
-        model: model.to_owned(),
-        provider: provider.to_owned(),
-        upstream_model: None,
-    }
+    Route::new(model, provider)
 }
 
 #[test]
@@ -116,4 +108,35 @@ fn apis_are_known_by_their_names() {
     );
     assert_eq!(Api::OpenAiCompletions.as_str(), "openai-completions");
     assert_eq!(Api::named("openai-responses"), None);
+}
+
+#[test]
+fn mistakes_about_care_are_found_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&dir);
+    let retry = &mut config.providers[0].care.retry;
+    (retry.percent, retry.statuses) = (101, vec![429, 200]);
+    let fallback = |provider: &str, model: Option<&str>| Fallback {
+        provider: provider.to_owned(),
+        upstream_model: model.map(str::to_owned),
+    };
+    config.routes = vec![Route {
+        upstream_model: Some("k".to_owned()),
+        fallbacks: vec![
+            fallback("moonshot", None),
+            fallback("moonshoot", None),
+            fallback("moonshot", Some("k")),
+        ],
+        ..route("kimi", "moonshot")
+    }];
+    let found = config.check().unwrap_err().to_string();
+    assert_eq!(
+        found.lines().collect::<Vec<_>>(),
+        [
+            "expected at most 100 retries for a hundred requests to provider \"moonshot\", got 101",
+            "expected only statuses from 400 to 599 to retry provider \"moonshot\" on, got 200",
+            "expected the name of a provider for a fallback of model \"kimi\", got \"moonshoot\"; did you mean \"moonshot\"",
+            "expected another provider or model for a fallback of model \"kimi\", got \"moonshot/k\" twice",
+        ]
+    );
 }

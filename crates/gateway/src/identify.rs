@@ -101,6 +101,9 @@ pub(crate) struct Callers {
 impl Endpoint {
     /// What the request line asks for.
     pub(crate) fn of(method: &Method, uri: &Uri) -> Result<Self, NoEndpoint> {
+        if method == Method::POST && uri.path() == CHAT_COMPLETIONS {
+            return Ok(Self::ChatCompletions); // what nearly everyone asks for, and as plain as it can be
+        }
         let plain = path::plain(uri.path()).ok_or(NoEndpoint::Path)?;
         let only = |allowed: &'static str, path, endpoint| {
             if allowed.split(", ").any(|name| name == method.as_str()) {
@@ -120,7 +123,7 @@ impl Endpoint {
             "v1/models" => only(READ, "/v1/models", Self::Models),
             // A server that does not tell upper from lower case must not be asked past the plan.
             chat if chat.eq_ignore_ascii_case("v1/chat/completions") => {
-                only("POST", "/v1/chat/completions", Self::ChatCompletions)
+                only("POST", CHAT_COMPLETIONS, Self::ChatCompletions)
             }
             other => {
                 let plain = other.strip_prefix("v1/").ok_or(NoEndpoint::Path)?;
@@ -132,6 +135,11 @@ impl Endpoint {
                 Ok(Self::PassThrough { plain, written })
             }
         }
+    }
+
+    /// Whether a provider is asked.
+    pub(crate) fn is_work(&self) -> bool {
+        matches!(self, Self::ChatCompletions | Self::PassThrough { .. })
     }
 
     /// Whether anyone who reaches the listener may ask: what orchestrators probe.
@@ -151,7 +159,7 @@ impl Callers {
                 digest,
                 Caller {
                     agent,
-                    scope: Scope::new(format!("client\n{}", client.name)),
+                    scope: client.scope(),
                 },
             )
         });
@@ -239,11 +247,26 @@ fn keyless(headers: &HeaderMap) -> Result<Caller, Refused> {
         .iter()
         .find_map(|name| headers.get(name))
         .map(|value| value.as_bytes());
-    // Escaped, so that sessions whose names are no text stay apart.
-    let session = session.unwrap_or_default().escape_ascii();
+    let session = session.unwrap_or_default();
     let agent_name = agent.as_deref().unwrap_or_default();
-    let scope = Scope::new(format!("loopback\n{agent_name}\n{session}"));
-    Ok(Caller { agent, scope })
+    let mut scope = String::with_capacity("loopback\n\n".len() + agent_name.len() + session.len());
+    for part in ["loopback\n", agent_name, "\n"] {
+        scope.push_str(part);
+    }
+    push_escaped(&mut scope, session);
+    Ok(Caller {
+        agent,
+        scope: Scope::new(scope),
+    })
+}
+
+/// Escaped, so that sessions whose names are no text stay apart. Most names need no escape.
+fn push_escaped(scope: &mut String, session: &[u8]) {
+    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !b"\"'\\".contains(byte);
+    match str::from_utf8(session) {
+        Ok(text) if session.iter().all(plain) => scope.push_str(text),
+        _ => scope.extend(session.escape_ascii().map(char::from)),
+    }
 }
 
 fn agent_named_in(headers: &HeaderMap) -> Result<Option<Arc<str>>, Refused> {
@@ -288,6 +311,7 @@ fn host_name(host: &str) -> &str {
     }
 }
 
+const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
 const READ: &str = "GET, HEAD";
 const BEARER: &str = "Bearer ";
 const MAX_NAME_BYTES: usize = 64;

@@ -14,12 +14,14 @@
 //! * The credential enters in `upstream` and nowhere else; what the caller presented to us never leaves.
 //! * A turn is in the ledger before its end is given to the client.
 //! * Every wait is bounded, nothing is queued without a bound, and a client that leaves cancels its request.
+//! * What is tried again, or elsewhere, is tried before the client has a byte of a reply, from the bytes that it sent.
 //!
 //! Not here: what passes do (that is `farrier-compat`), where configuration comes from, other dialects.
 
 #![forbid(unsafe_code)]
 
 mod accept;
+mod care;
 pub mod config;
 mod identify;
 mod metrics;
@@ -45,36 +47,38 @@ use farrier_compat::fault::Fault;
 use farrier_compat::plan::{Lookup, Plan, Recalled, Reply, Rewritten, With};
 use farrier_compat::wire::chat::Ask;
 use farrier_compat::wire::json::Segment;
-use farrier_ledger::{Key, Ledger, Scope};
+use farrier_ledger::{Answer, Key, Ledger, Scope};
 use farrier_serve::{Lingering, Peer, Tracker, read_body};
 use http::header::CONTENT_ENCODING;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 pub use accept::{Bound, StartError};
 pub use config::Config;
 pub use farrier_serve::Drained;
 pub use reload::{ReloadError, Reloaded, Reloader};
 
+use care::{Allowances, Approach, Errand, Outgoing, Replay, prefer};
 use config::Deadlines;
 use identify::{Caller, Callers, Endpoint};
 use metrics::{Metrics, Recall};
-use record::Record;
+use record::{LedgerState, Record};
 use relay::{Memory, Relay, ReplyBody, Source};
 use rescue::{Cause, rescue};
 use seed::Seeds;
-use select::{Route, Routes};
+use select::{Route, Routes, Target};
 use trace::Traces;
-use upstream::{Segments, Upstream, Upstreams, plain_please};
+use upstream::{Arriving, Segments, Upstream, Upstreams};
 
 /// A gateway as one configuration makes it; [`Gateway::bind`] makes the first, and each reload another.
 ///
 /// A request keeps the one it came to until its end. What must outlast a reload is shared between them.
 #[derive(Debug)]
 pub struct Gateway {
+    allowances: Allowances,
     callers: Callers,
     deadlines: Deadlines,
     ledger: Arc<dyn Ledger>,
@@ -91,10 +95,26 @@ pub struct Gateway {
     writes: Tracker,
 }
 
+/// A chat completion as it was asked for, whoever is going to answer.
+struct Asked<'a> {
+    caller: &'a Caller,
+    query: Option<&'a str>,
+    headers: &'a HeaderMap,
+    body: &'a Bytes,
+}
+
 /// A request as it goes on: its body, and what is to be done with the reply if that is read at all.
 struct Outbound {
     body: Segments,
     reply: Option<Reply>,
+}
+
+/// What came of asking a target.
+struct Answered<'r> {
+    target: &'r Target,
+    reply: Response<Arriving>,
+    /// What is to be done with it.
+    passes: Option<Reply>,
 }
 
 impl Gateway {
@@ -110,7 +130,13 @@ impl Gateway {
             .answer_or_fail(peer, head, &mut body, &mut record)
             .await;
         let reply = answered.unwrap_or_else(|cause| refuse(&cause, body, &mut record));
-        reply.map(|source| ReplyBody::new(source, record))
+        let ledger = record.ledger;
+        let mut reply = reply.map(|source| ReplyBody::new(source, record));
+        if let Some(state) = ledger {
+            let state = HeaderValue::from_static(state.as_str());
+            reply.headers_mut().insert(LEDGER, state);
+        }
+        reply
     }
 
     async fn answer_or_fail(
@@ -135,6 +161,9 @@ impl Gateway {
         }
         let caller = self.callers.identify(peer, &head)?;
         record.by(&caller);
+        if endpoint.is_work() {
+            record.admitted(self.allowances.admit(&caller.scope)?);
+        }
         match endpoint {
             Endpoint::ChatCompletions => self.chat(caller, head, body, record).await,
             Endpoint::Metrics => {
@@ -161,17 +190,118 @@ impl Gateway {
         let body = self.read(&head.headers, body, record).await?;
         let ask = Ask::parse(&body)?;
         let route = self.routes.select(&ask.model()?)?;
-        let plan = route.plans.plan_for(caller.agent.as_deref());
-        self.begin(&caller, route, &plan, &body, record);
-        let ask = self.rewrite(&plan, ask, route, &caller.scope).await?;
-        let outbound = Outbound::of(&body, ask, record);
-        let reply = send(route, head, outbound.body, outbound.reply.is_some()).await?;
-        record.answered(reply.status());
-        let relay = self.relay(caller.scope, &route.upstream);
-        match outbound.reply {
-            Some(passes) => Ok(relay.through(reply, passes, record).await?),
-            None => Ok(relay.pass(reply)),
+        record.on_route(route);
+        let asked = Asked {
+            caller: &caller,
+            query: head.uri.query(),
+            headers: &head.headers,
+            body: &body,
+        };
+        let answered = self.ask_in_order(route, ask, &asked, record).await?;
+        self.relay_from(answered, &caller.scope, record).await
+    }
+
+    /// Asks the route's own target, and in need one fallback after the other. Each has a plan of its own, and is sent what
+    /// that makes of the client's bytes.
+    async fn ask_in_order<'r>(
+        &self,
+        route: &'r Route,
+        ask: Ask<'_>,
+        asked: &Asked<'_>,
+        record: &mut Record,
+    ) -> Result<Answered<'r>, Cause> {
+        let mut target = route.own();
+        let mut outcome = self.ask(target, ask, asked, record).await;
+        for fallback in route.fallbacks() {
+            let answered = outcome.as_ref().map(|answered| answered.reply.status());
+            let Some(need) = route.need_after(answered) else {
+                break;
+            };
+            let way = (target.origin.as_str(), fallback.origin.as_str());
+            self.metrics.care.fell_back(&route.model, way, need);
+            info!(
+                from = way.0,
+                to = way.1,
+                need = need.as_str(),
+                "falling back"
+            );
+            record.vacates();
+            target = fallback;
+            let capture = record.take_capture();
+            let later = self
+                .ask(target, Ask::parse(asked.body)?, asked, record)
+                .await;
+            if later.is_err() && outcome.is_ok() {
+                record.recapture(capture);
+            }
+            outcome = prefer(outcome, later);
         }
+        outcome
+    }
+
+    /// Asks one target.
+    async fn ask<'r>(
+        &self,
+        target: &'r Target,
+        ask: Ask<'_>,
+        asked: &Asked<'_>,
+        record: &mut Record,
+    ) -> Result<Answered<'r>, Cause> {
+        let Asked { caller, body, .. } = *asked;
+        let plan = target.plans.plan_for(caller.agent.as_deref());
+        self.begin(caller, target, &plan, body, record);
+        let ask = self
+            .rewrite(&plan, ask, target, &caller.scope, record)
+            .await?;
+        let outbound = Outbound::of(body, ask, record);
+        let passes = outbound.reply;
+        let outgoing = Outgoing {
+            method: &Method::POST,
+            uri: asked.uri(&target.approach.upstream).ok_or(Cause::Path)?,
+            headers: asked.headers,
+            body: outbound.body,
+            reply: match passes {
+                None => care::Reply::Passed,
+                Some(_) => care::Reply::Read,
+            },
+            replay: Replay::Harmless,
+        };
+        let errand = self.errand(&caller.scope, record);
+        let reply = target.approach.send(outgoing, errand, record).await?;
+        Ok(Answered {
+            target,
+            reply,
+            passes,
+        })
+    }
+
+    /// Gives the client a target's reply, through its passes if there are any.
+    async fn relay_from(
+        &self,
+        answered: Answered<'_>,
+        scope: &Scope,
+        record: &mut Record,
+    ) -> Result<Response<Source>, Cause> {
+        let Answered {
+            target,
+            reply,
+            passes,
+        } = answered;
+        let upstream = &target.approach.upstream;
+        record.answered(reply.status(), &upstream.name);
+        target.answers.inc();
+        let relay = self.relay(scope.clone(), upstream);
+        let mut given = match passes {
+            None => relay.pass(reply),
+            Some(passes) => relay
+                .through(reply, passes, record)
+                .await
+                .inspect_err(|error| record.upstream_failed(error))?,
+        };
+        if let Some(name) = &target.stand_in {
+            given.headers_mut().insert(ANSWERED_BY, name.clone());
+        }
+        Ok(given)
     }
 
     /// Everything else below `/v1`: the provider is chosen by the model the body names, if it names one, and what it
@@ -185,22 +315,32 @@ impl Gateway {
         record: &mut Record,
     ) -> Result<Response<Source>, Cause> {
         let body = self.read(&head.headers, body, record).await?;
-        let (upstream, body) = match passthrough::named_model(&head.headers, &body)? {
-            None => (self.routes.default_upstream()?, body.into()),
+        let (approach, body) = match passthrough::named_model(&head.headers, &body)? {
+            None => (self.routes.default_approach()?, body.into()),
             Some(model) => {
                 let route = self.routes.select(&model)?;
                 record.on_route(route);
-                (
-                    &route.upstream,
-                    passthrough::with_model(body, route.upstream_model.as_deref()),
-                )
+                let target = route.own();
+                let body = passthrough::with_model(body, target.upstream_model.as_deref());
+                (&target.approach, body)
             }
         };
-        record.on_provider(&upstream.name);
+        let Approach { upstream, .. } = approach;
         passthrough::check(upstream, &head.method, plain)?;
-        let uri = upstream.below(written).ok_or(Cause::Path)?;
-        let reply = upstream.send(head.method, uri, head.headers, body).await?;
-        record.answered(reply.status());
+        let outgoing = Outgoing {
+            uri: upstream.below(written).ok_or(Cause::Path)?,
+            replay: match head.method.is_safe() {
+                true => Replay::Harmless,
+                false => Replay::Unknown,
+            },
+            method: &head.method,
+            headers: &head.headers,
+            body,
+            reply: care::Reply::Passed,
+        };
+        let errand = self.errand(&caller.scope, record);
+        let reply = approach.send(outgoing, errand, record).await?;
+        record.answered(reply.status(), &upstream.name);
         Ok(self.relay(caller.scope, upstream).pass(reply))
     }
 
@@ -228,14 +368,13 @@ impl Gateway {
     fn begin(
         &self,
         caller: &Caller,
-        route: &Arc<Route>,
+        target: &Target,
         plan: &Plan,
         body: &Bytes,
         record: &mut Record,
     ) {
-        record.on_route(route);
         if let Some(traces) = &self.traces {
-            let facts = route.plans.facts(caller.agent.as_deref());
+            let facts = target.plans.facts(caller.agent.as_deref());
             record.captured(traces.capture(facts, plan, body));
         }
     }
@@ -245,37 +384,58 @@ impl Gateway {
         &self,
         plan: &Plan,
         ask: Ask<'a>,
-        route: &Route,
+        target: &Target,
         scope: &Scope,
+        record: &mut Record,
     ) -> Result<Rewritten<'a>, Fault> {
-        let recalled = self.recall(scope, plan.lookup(&ask)).await;
+        let recalled = self.recall(scope, plan.lookup(&ask), record).await;
         let with = With {
-            upstream_model: route.upstream_model.as_deref().map(str::to_owned),
+            upstream_model: target.upstream_model.as_deref().map(str::to_owned),
             seed: self.seeds.next(),
-            origin: route.origin.clone(),
+            origin: target.origin.clone(),
         };
         plan.rewrite(ask, recalled, with)
     }
 
     /// Asks the ledger, if there is anything to ask. One that does not answer in time is one that cannot be asked.
-    async fn recall(&self, scope: &Scope, lookup: Lookup) -> Recalled {
+    async fn recall<'a>(
+        &self,
+        scope: &Scope,
+        lookup: Lookup<'a>,
+        record: &mut Record,
+    ) -> Recalled<'a> {
         let keys: Vec<Key> = lookup.keys().iter().map(|key| Key(key.0)).collect();
         if keys.is_empty() {
             return lookup.answered(&[]);
         }
         let within = self.deadlines.ledger_recall;
         match tokio::time::timeout(within, self.ledger.recall(scope, &keys)).await {
-            Ok(Ok(found)) => {
-                let hits = found.iter().filter(|values| !values.is_empty()).count();
+            Ok(Ok(Answer { values, unasked })) => {
+                let hits = values.iter().filter(|values| !values.is_empty()).count();
                 self.metrics.recalled(Recall::Hit, hits);
-                self.metrics.recalled(Recall::Miss, keys.len() - hits);
-                return lookup.answered(&found);
+                let Some(error) = unasked else {
+                    self.metrics.recalled(Recall::Miss, keys.len() - hits);
+                    return lookup.answered(&values);
+                };
+                warn!(?scope, %error, "the ledger cannot be asked, what waits for it can");
+                self.metrics
+                    .recalled(Recall::Unavailable, keys.len() - hits);
+                record.ledger = Some(LedgerState::Degraded);
+                return lookup.partly_answered(&values);
             }
             Ok(Err(error)) => warn!(?scope, %error, "the ledger cannot be asked"),
             Err(_) => warn!(?scope, ?within, "the ledger does not answer in time"),
         }
         self.metrics.recalled(Recall::Unavailable, keys.len());
+        record.ledger = Some(LedgerState::Unavailable);
         lookup.unanswered()
+    }
+
+    fn errand<'a>(&self, scope: &'a Scope, record: &Record) -> Errand<'a> {
+        Errand {
+            scope,
+            until: record.started() + self.deadlines.reply,
+        }
     }
 
     fn relay(&self, scope: Scope, upstream: &Arc<Upstream>) -> Relay {
@@ -294,6 +454,18 @@ impl Gateway {
     }
 }
 
+// === impl Asked ===
+
+impl Asked<'_> {
+    /// Where a provider is asked for it.
+    fn uri(&self, upstream: &Upstream) -> Option<Uri> {
+        match self.query {
+            None => Some(upstream.chat_completions().clone()),
+            Some(query) => upstream.below(&format!("/chat/completions?{query}")),
+        }
+    }
+}
+
 // === impl Outbound ===
 
 impl Outbound {
@@ -303,7 +475,7 @@ impl Outbound {
         for segment in ask.segments {
             segments.push(match segment {
                 Segment::Kept(text) => body.slice_ref(text.as_bytes()),
-                Segment::New(text) => text.into(),
+                Segment::New(text) => text,
             });
         }
         record.noted(ask.notes);
@@ -315,33 +487,10 @@ impl Outbound {
     }
 }
 
-/// Sends a chat completion on. Its reply must come plain if it is going to be read.
-async fn send(
-    route: &Route,
-    head: Parts,
-    body: Segments,
-    read_reply: bool,
-) -> Result<Response<Incoming>, Cause> {
-    let upstream = &route.upstream;
-    let uri = match head.uri.query() {
-        None => upstream.chat_completions().clone(),
-        Some(query) => upstream
-            .below(&format!("/chat/completions?{query}"))
-            .ok_or(Cause::Path)?,
-    };
-    let mut headers = head.headers;
-    if read_reply {
-        plain_please(&mut headers);
-    }
-    Ok(upstream.send(Method::POST, uri, headers, body).await?)
-}
-
 /// Answers with what went wrong. What is left of the request is thrown away meanwhile, so that the client can read it.
 fn refuse(cause: &Cause, rest: Incoming, record: &mut Record) -> Response<Source> {
-    match cause {
-        Cause::Upstream(error) => record.upstream_failed(error),
-        Cause::Unexpected { source, .. } => error!(%source, "{cause}"),
-        _ => {}
+    if let Cause::Unexpected { source, .. } = cause {
+        error!(%source, "{cause}");
     }
     let answer = rescue(cause);
     record.refused(&answer);
@@ -354,3 +503,9 @@ fn refuse(cause: &Cause, rest: Incoming, record: &mut Record) -> Response<Source
 
 /// For a client to finish sending what is not wanted any more.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Says that the ledger could not be asked: the model may have been sent less of its own words than there are.
+const LEDGER: HeaderName = HeaderName::from_static("x-farrier-ledger");
+
+/// Says who answered, when it was not the route's own target.
+const ANSWERED_BY: HeaderName = HeaderName::from_static("x-farrier-answered-by");

@@ -3,6 +3,9 @@
 //! Labels come from the configuration, the manifests and small enums of ours, never from a request, so that their number
 //! is bounded.
 
+mod care;
+mod reloads;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -16,6 +19,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::runtime::Handle;
+
+pub(crate) use care::{BreakerMetrics, CareMetrics, GateMetrics, Limit, TurnedAway};
+use reloads::ReloadMetrics;
 
 /// All metrics of one gateway.
 pub(crate) struct Metrics {
@@ -31,6 +37,8 @@ pub(crate) struct Metrics {
     commit_failures: Family<Kind, Counter>,
     upstream_errors: Family<ProviderError, Counter>,
     pub(crate) traces_dropped: Counter,
+    pub(crate) care: CareMetrics,
+    pub(crate) reloads: ReloadMetrics,
     store: Store,
 }
 
@@ -55,6 +63,8 @@ struct Store {
     entries: Gauge<u64, AtomicU64>,
     bytes: Gauge<u64, AtomicU64>,
     evicted: Family<Kind, Gauge<u64, AtomicU64>>,
+    queued: Gauge<u64, AtomicU64>,
+    unqueued: Family<Kind, Gauge<u64, AtomicU64>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -108,6 +118,8 @@ impl Metrics {
             commit_failures: Family::default(),
             upstream_errors: Family::default(),
             traces_dropped: Counter::default(),
+            care: CareMetrics::new(),
+            reloads: ReloadMetrics::default(),
             store: Store::default(),
         };
         metrics.register();
@@ -161,14 +173,16 @@ impl Metrics {
             "Transcripts that were not written",
             self.traces_dropped.clone(),
         );
+        self.care.register(page);
+        self.reloads.register(page);
         page.register(
             "ledger_entries",
-            "Turns in the ledger",
+            "Turns in the ledger, 0 if it is shared",
             self.store.entries.clone(),
         );
         page.register_with_unit(
             "ledger_size",
-            "Size of the ledger",
+            "Size of the ledger, 0 if it is shared",
             Unit::Bytes,
             self.store.bytes.clone(),
         );
@@ -176,6 +190,16 @@ impl Metrics {
             "ledger_evicted",
             "Turns evicted since the start",
             self.store.evicted.clone(),
+        );
+        page.register(
+            "ledger_queued",
+            "Turns that wait for the ledger's store to take them",
+            self.store.queued.clone(),
+        );
+        page.register(
+            "ledger_unqueued",
+            "Turns that waited, until they were stored or dropped",
+            self.store.unqueued.clone(),
         );
     }
 
@@ -256,8 +280,9 @@ impl fmt::Debug for Metrics {
 
 impl Store {
     fn show(&self, stats: Stats) {
-        self.entries.set(stats.entries);
-        self.bytes.set(stats.bytes);
+        self.entries.set(stats.entries.unwrap_or_default());
+        self.bytes.set(stats.bytes.unwrap_or_default());
+        self.queued.set(stats.queued);
         let evicted = [
             ("ttl", stats.evicted_by_ttl),
             ("size", stats.evicted_by_size),
@@ -265,6 +290,9 @@ impl Store {
         ];
         for (kind, count) in evicted {
             self.evicted.get_or_create(&Kind { kind }).set(count);
+        }
+        for (kind, count) in [("stored", stats.retried), ("dropped", stats.dropped)] {
+            self.unqueued.get_or_create(&Kind { kind }).set(count);
         }
     }
 }

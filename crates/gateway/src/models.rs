@@ -45,7 +45,7 @@ impl<'a> Model<'a> {
             id: &route.model,
             object: "model",
             created: 0,
-            owned_by: &route.upstream.name,
+            owned_by: &route.own().approach.upstream.name,
         }
     }
 }

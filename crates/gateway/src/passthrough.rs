@@ -98,12 +98,12 @@ fn renamed(body: &Bytes, name: &str) -> Option<Segments> {
     let mut object = opened(body)?;
     object.set("model", quote(name));
     let mut pieces = json::Segments::new(source);
-    Value::Object(object).write(&mut pieces);
+    object.write(&mut pieces);
     let mut segments = Segments::default();
     for piece in pieces.into_pieces() {
         segments.push(match piece {
             Segment::Kept(text) => body.slice_ref(text.as_bytes()),
-            Segment::New(text) => text.into(),
+            Segment::New(text) => text,
         });
     }
     Some(segments)
@@ -111,7 +111,7 @@ fn renamed(body: &Bytes, name: &str) -> Option<Segments> {
 
 fn opened(body: &Bytes) -> Option<Object<'_>> {
     match json::parse(std::str::from_utf8(body).ok()?, &TOP) {
-        Ok(Value::Object(object)) => Some(object),
+        Ok(Value::Object(object)) => Some(*object),
         _ => None,
     }
 }

@@ -16,6 +16,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::care::{Admission, Place};
 use crate::identify::Caller;
 use crate::metrics::Metrics;
 use crate::rescue::Answer;
@@ -40,6 +41,15 @@ pub(crate) enum Ending {
     Truncated,
 }
 
+/// How a ledger was found that could not be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LedgerState {
+    /// Only what waits to be stored was looked through.
+    Degraded,
+    /// Nothing is known of the history.
+    Unavailable,
+}
+
 /// One request, from its head to its last byte.
 #[derive(Debug)]
 pub(crate) struct Record {
@@ -49,13 +59,20 @@ pub(crate) struct Record {
     first_byte: Option<Duration>,
     caller: Option<Caller>,
     route: Option<Arc<Route>>,
+    /// Who was asked last, or who answered.
     provider: Option<Arc<str>>,
+    /// How often a provider was asked.
+    pub(crate) attempts: u32,
     status: u16,
     pub(crate) blame: Option<Blame>,
     pub(crate) bytes_in: usize,
     pub(crate) bytes_out: usize,
     effects: usize,
     capture: Option<Box<Capture>>,
+    admission: Option<Admission>,
+    place: Option<Place>,
+    /// What the client is told of the ledger, if it could not be asked.
+    pub(crate) ledger: Option<LedgerState>,
     refused: bool,
     finished: bool,
 }
@@ -73,12 +90,16 @@ impl Record {
             caller: None,
             route: None,
             provider: None,
+            attempts: 0,
             status: 0,
             blame: None,
             bytes_in: 0,
             bytes_out: 0,
             effects: 0,
             capture: None,
+            admission: None,
+            place: None,
+            ledger: None,
             refused: false,
             finished: false,
         }
@@ -95,18 +116,42 @@ impl Record {
     }
 
     pub(crate) fn on_route(&mut self, route: &Arc<Route>) {
-        self.provider = Some(Arc::clone(&route.upstream.name));
         self.route = Some(Arc::clone(route));
     }
 
-    /// For requests that no route matches but a provider answers.
-    pub(crate) fn on_provider(&mut self, provider: &Arc<str>) {
+    /// When the request came.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The caller may have this request under way; until it ends.
+    pub(crate) fn admitted(&mut self, admission: Option<Admission>) {
+        self.admission = admission;
+    }
+
+    /// A provider is asked.
+    pub(crate) fn attempted(&mut self, provider: &Arc<str>) {
+        self.attempts += 1;
         self.provider = Some(Arc::clone(provider));
     }
 
-    /// The head of the provider's reply is here.
-    pub(crate) fn answered(&mut self, status: StatusCode) {
+    /// The request takes a place at its provider, until it ends.
+    pub(crate) fn occupies(&mut self, place: Option<Place>) {
+        self.place = place;
+    }
+
+    /// The reply that took a place is not going to be read.
+    pub(crate) fn vacates(&mut self) {
+        self.place = None;
+    }
+
+    /// The head of the reply that the client is given is here, and who it is from.
+    pub(crate) fn answered(&mut self, status: StatusCode, provider: &Arc<str>) {
         self.status = status.as_u16();
+        self.blame = None;
+        if self.provider.as_ref() != Some(provider) {
+            self.provider = Some(Arc::clone(provider));
+        }
         let waited = self.started.elapsed();
         self.first_byte = Some(waited);
         if let Some(route) = &self.route {
@@ -128,6 +173,16 @@ impl Record {
     /// Keeps a transcript of this request from here on.
     pub(crate) fn captured(&mut self, capture: Capture) {
         self.capture = Some(Box::new(capture));
+    }
+
+    /// The transcript so far; another may be begun.
+    pub(crate) fn take_capture(&mut self) -> Option<Box<Capture>> {
+        self.capture.take()
+    }
+
+    /// Goes on with a transcript that was taken.
+    pub(crate) fn recapture(&mut self, capture: Option<Box<Capture>>) {
+        self.capture = capture;
     }
 
     /// What goes on to the provider.
@@ -179,6 +234,7 @@ impl Record {
         };
         let took = self.started.elapsed();
         self.metrics.in_flight.dec();
+        (self.admission, self.place) = (None, None);
         match &self.route {
             Some(route) => {
                 route.metrics.duration.observe(took.as_secs_f64());
@@ -202,6 +258,7 @@ impl Record {
             agent = self.caller.as_ref().and_then(|caller| caller.agent.as_deref()),
             model = self.route.as_ref().map(|route| &*route.model),
             provider = self.provider.as_deref(),
+            attempts = self.attempts,
             status = self.status,
             fault = self.blame.map(Blame::as_str),
             ending = ending.as_str(),
@@ -241,6 +298,17 @@ impl Ending {
             Self::Failed => "failed",
             Self::Refused => "refused",
             Self::Truncated => "truncated",
+        }
+    }
+}
+
+// === impl LedgerState ===
+
+impl LedgerState {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Degraded => "degraded",
+            Self::Unavailable => "unavailable",
         }
     }
 }

@@ -22,17 +22,16 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use farrier_compat::plan::Reply;
 use farrier_compat::run::{Finished, TurnRecord};
-use farrier_ledger::{Entry, Key, Ledger, Scope};
+use farrier_ledger::{Entry, Key, Ledger, Scope, Stored};
 use farrier_serve::{Lingering, Tracker};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tracing::warn;
 
 use crate::metrics::Metrics;
 use crate::record::{Ending, Record};
-use crate::upstream::{Coding, Upstream, UpstreamError, UpstreamFault, for_client};
+use crate::upstream::{Arriving, Coding, Upstream, UpstreamError, UpstreamFault, for_client};
 use passing::Passing;
 use silence::Silence;
 use streaming::Streaming;
@@ -94,7 +93,7 @@ enum Kind {
 
 impl Relay {
     /// Passes a reply on as it is.
-    pub(crate) fn pass(&self, reply: Response<Incoming>) -> Response<Source> {
+    pub(crate) fn pass(&self, reply: Response<Arriving>) -> Response<Source> {
         let (head, body) = reply.into_parts();
         let body = Passing::new(body, Silence::new(self.silence), Arc::clone(&self.upstream));
         respond(head.status, head.headers, Source::Passing(body))
@@ -107,7 +106,7 @@ impl Relay {
     /// What was wrong with a reply that has to be read whole, while another answer can still be given.
     pub(crate) async fn through(
         self,
-        reply: Response<Incoming>,
+        reply: Response<Arriving>,
         plan: Reply,
         record: &mut Record,
     ) -> Result<Response<Source>, UpstreamError> {
@@ -152,7 +151,7 @@ impl Relay {
     /// Reads a reply body whole and decoded.
     async fn read(
         &self,
-        mut body: Incoming,
+        mut body: Arriving,
         coding: Coding,
         record: &mut Record,
     ) -> Result<Bytes, UpstreamFault> {
@@ -213,7 +212,11 @@ impl Memory {
             },
         );
         let kind = match tokio::time::timeout(self.within, recorded).await {
-            Ok(Ok(())) => return,
+            Ok(Ok(Stored::Durable)) => return,
+            Ok(Ok(Stored::Queued)) => {
+                warn!(scope = ?self.scope, "turn queued until the ledger's store takes it");
+                "queued"
+            }
             Ok(Err(error)) => {
                 warn!(scope = ?self.scope, %error, "turn not remembered");
                 "error"
@@ -230,7 +233,7 @@ impl Memory {
 // === impl Kind ===
 
 impl Kind {
-    fn of(reply: &Response<Incoming>) -> Self {
+    fn of(reply: &Response<Arriving>) -> Self {
         if reply.status() != StatusCode::OK {
             return Self::Other;
         }

@@ -19,14 +19,16 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use farrier_ledger::Ledger;
 use farrier_serve::Tracker;
-use tracing::info;
+use tracing::debug;
 
 use crate::Gateway;
 use crate::accept::StartError;
+use crate::care::Known;
 use crate::config::{Config, TraceConfig};
 use crate::metrics::Metrics;
 use crate::seed::Seeds;
@@ -69,6 +71,8 @@ pub(crate) struct Current {
 /// What outlasts every reload.
 #[derive(Clone, Debug)]
 pub(crate) struct Lasting {
+    /// What is known of providers and callers.
+    pub(crate) known: Arc<Known>,
     pub(crate) metrics: Arc<Metrics>,
     /// The connections of clients, and what runs in them.
     pub(crate) requests: Tracker,
@@ -115,6 +119,21 @@ impl Reloader {
         let current = self.current.upgrade().ok_or(ReloadError::Ended)?;
         current.replace(config)
     }
+
+    /// Shows on the page of metrics which configuration serves, counted by whoever reads them, and since when (since
+    /// 1970).
+    pub fn show_serving(&self, generation: u64, since: Duration) {
+        if let Some(current) = self.current.upgrade() {
+            current.lasting.metrics.reloads.serving(generation, since);
+        }
+    }
+
+    /// Counts an attempt at another configuration, also one that never came as far as [`reload`](Self::reload).
+    pub fn count_attempt(&self, taken: bool) {
+        if let Some(current) = self.current.upgrade() {
+            current.lasting.metrics.reloads.attempt(taken);
+        }
+    }
 }
 
 // === impl Current ===
@@ -150,7 +169,7 @@ impl Current {
             needs_restart,
             reconnected,
         };
-        info!(%reloaded, "configuration replaced");
+        debug!(%reloaded, "configuration replaced");
         Ok(reloaded)
     }
 }
@@ -177,6 +196,7 @@ impl Gateway {
 impl Lasting {
     pub(crate) fn new() -> Result<Self, StartError> {
         Ok(Self {
+            known: Arc::new(Known::new()),
             metrics: Arc::new(Metrics::new()),
             requests: Tracker::new(),
             seeds: Arc::new(Seeds::new().map_err(StartError::Random)?),

@@ -9,13 +9,17 @@
 //! with `x-farrier-fault: client | upstream | farrier`. The header's absence on an error means that the provider
 //! itself gave that answer. No message holds a credential or any part of a body.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use farrier_compat::fault::{Blame, Fault};
 use farrier_serve::BodyError;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
+use crate::care::{Busy, Exceeded};
 use crate::identify::{NoEndpoint, Refused};
 use crate::passthrough::NotAllowed;
 use crate::select::NoRoute;
@@ -28,8 +32,18 @@ pub(crate) enum Cause {
     Body(#[from] BodyError),
     #[error("expected a plain request body, got content-encoding {0:?}; send it uncompressed")]
     BodyEncoded(String),
+    #[error("expected a free place at provider {provider:?}, got {busy}; try again")]
+    Busy { provider: Arc<str>, busy: Busy },
     #[error(transparent)]
     Compat(#[from] Fault),
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
+    #[error(
+        "expected a provider that answers, got {provider:?}, which failed repeatedly and is left alone; try again in \
+         {} s",
+        seconds(*left)
+    )]
+    LeftAlone { provider: Arc<str>, left: Duration },
     #[error(transparent)]
     NoEndpoint(#[from] NoEndpoint),
     #[error(transparent)]
@@ -88,7 +102,24 @@ pub(crate) fn rescue(cause: &Cause) -> Answer {
             (StatusCode::PAYLOAD_TOO_LARGE, Client, "body_too_large")
         }
         Cause::BodyEncoded(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Client, "body_encoded"),
+        Cause::Busy { busy, .. } => match busy {
+            Busy::TurnedAway => (StatusCode::TOO_MANY_REQUESTS, Client, "queue_full"),
+            Busy::WaitedTooLong(_) => (StatusCode::SERVICE_UNAVAILABLE, Upstream, "provider_busy"),
+        },
         Cause::Compat(fault) => (status_of(fault.blame), fault.blame, fault.code),
+        Cause::Exceeded(Exceeded::Concurrency { .. }) => (
+            StatusCode::TOO_MANY_REQUESTS,
+            Client,
+            "concurrency_limit_exceeded",
+        ),
+        Cause::Exceeded(Exceeded::Rate { .. }) => {
+            (StatusCode::TOO_MANY_REQUESTS, Client, "rate_limit_exceeded")
+        }
+        Cause::LeftAlone { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Upstream,
+            "provider_unavailable",
+        ),
         Cause::NoEndpoint(NoEndpoint::Method { .. }) => {
             (StatusCode::METHOD_NOT_ALLOWED, Client, "method_not_allowed")
         }
@@ -136,7 +167,9 @@ fn status_of(blame: Blame) -> StatusCode {
 /// The stable code of what happened towards a provider.
 pub(crate) fn code_of(fault: &UpstreamFault) -> &'static str {
     match fault {
-        UpstreamFault::BodyBroken { .. } | UpstreamFault::Closed => "upstream_closed",
+        UpstreamFault::BodyBroken { .. }
+        | UpstreamFault::Closed
+        | UpstreamFault::ClosedWhileKept => "upstream_closed",
         UpstreamFault::BodyTooLarge { .. } => "upstream_reply_too_large",
         UpstreamFault::EncodingUnknown(_) | UpstreamFault::EncodingWrong => "upstream_encoding",
         UpstreamFault::NotHttp => "upstream_not_http",
@@ -156,7 +189,13 @@ fn param_of(cause: &Cause) -> Option<String> {
 }
 
 fn extra_of(cause: &Cause) -> Option<(HeaderName, HeaderValue)> {
+    let retry_after = |wait| Some((RETRY_AFTER, HeaderValue::from(seconds(wait))));
     match cause {
+        Cause::Busy { .. } | Cause::Exceeded(Exceeded::Concurrency { .. }) => retry_after(SOON),
+        Cause::Exceeded(Exceeded::Rate {
+            retry_after: wait, ..
+        }) => retry_after(*wait),
+        Cause::LeftAlone { left, .. } => retry_after(*left),
         Cause::NoEndpoint(NoEndpoint::Method { allowed, .. }) => {
             Some((ALLOW, HeaderValue::from_static(allowed)))
         }
@@ -166,6 +205,15 @@ fn extra_of(cause: &Cause) -> Option<(HeaderName, HeaderValue)> {
         _ => None,
     }
 }
+
+/// Whole seconds after which a wait is over, as `retry-after` has them; at least one.
+fn seconds(wait: Duration) -> u64 {
+    let begun = u64::from(wait.subsec_nanos() > 0);
+    (wait.as_secs() + begun).max(1)
+}
+
+/// When places are free again nobody knows.
+const SOON: Duration = Duration::from_secs(1);
 
 // === impl Answer ===
 
@@ -198,6 +246,7 @@ impl Answer {
         match (self.blame, self.status) {
             (Blame::Client, StatusCode::UNAUTHORIZED) => "authentication_error",
             (Blame::Client, StatusCode::FORBIDDEN) => "permission_error",
+            (Blame::Client, StatusCode::TOO_MANY_REQUESTS) => "rate_limit_error",
             (Blame::Client, _) => "invalid_request_error",
             (Blame::Upstream, _) => "upstream_error",
             (Blame::Us, _) => "farrier_error",

@@ -31,6 +31,12 @@ impl Seeds {
         blake3::derive_key("farrier gateway 2026-11 client digests", &self.key)
     }
 
+    /// Any number, for waits that are not to be alike.
+    pub(crate) fn any(&self) -> u64 {
+        let seed = self.next();
+        u64::from_le_bytes(std::array::from_fn(|index| seed[index]))
+    }
+
     /// Tells one writer of files from another, of this run or any other.
     pub(crate) fn writer(&self) -> [u8; 4] {
         let seed = self.next();

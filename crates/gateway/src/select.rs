@@ -8,24 +8,40 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use farrier_compat::facts::{ClientFacts, UpstreamFacts};
+use http::{HeaderValue, StatusCode};
+use prometheus_client::metrics::counter::Counter;
 
-use crate::config::{self, PublicRoute};
-use crate::metrics::{Metrics, RouteMetrics};
+use crate::care::{Approach, Ways, need_after};
+use crate::config::{self, Need, PublicRoute};
+use crate::metrics::RouteMetrics;
 use crate::plans::Plans;
-use crate::upstream::{Upstream, Upstreams};
+use crate::rescue::Cause;
+use crate::upstream::Upstreams;
 
 /// Where requests for one model name go.
 #[derive(Debug)]
 pub(crate) struct Route {
     /// The name clients ask for.
     pub(crate) model: Arc<str>,
-    /// What replaces it towards the provider, if that calls it otherwise.
+    /// Who may answer, in order: the route's own target, then its fallbacks.
+    targets: Vec<Target>,
+    fall_back_on: Vec<Need>,
+    pub(crate) metrics: RouteMetrics,
+}
+
+/// One of those who may answer.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// What replaces the model's name towards the provider, if that calls it otherwise.
     pub(crate) upstream_model: Option<Arc<str>>,
     /// `provider/model`, as the turn ledger remembers where a turn came from.
     pub(crate) origin: String,
-    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) approach: Approach,
     pub(crate) plans: Plans,
-    pub(crate) metrics: RouteMetrics,
+    /// Replies given.
+    pub(crate) answers: Counter,
+    /// Says to the client that not the route's own target answered.
+    pub(crate) stand_in: Option<HeaderValue>,
 }
 
 /// All routes, and who answers what names no model.
@@ -34,7 +50,7 @@ pub(crate) struct Routes {
     by_model: HashMap<Arc<str>, Arc<Route>>,
     /// In the order of the configuration.
     in_order: Vec<Arc<Route>>,
-    default: Option<Arc<Upstream>>,
+    default: Option<Arc<Approach>>,
 }
 
 /// Why no route was found.
@@ -60,26 +76,28 @@ pub(crate) enum NoRoute {
 
 impl Routes {
     /// Builds the routes of a checked configuration.
-    pub(crate) fn build(config: &config::Config, upstreams: &Upstreams, metrics: &Metrics) -> Self {
+    pub(crate) fn build(ways: Ways<'_>, upstreams: &Upstreams) -> Self {
         let mut routes = Self {
             by_model: HashMap::new(),
             in_order: Vec::new(),
             default: None,
         };
+        let config = ways.config;
         for route in &config.routes {
-            let Some(upstream) = upstreams.get(&route.provider) else {
+            let route = Arc::new(Route::build(route, ways, upstreams));
+            if route.targets.is_empty() {
                 continue; // refused by Config::check
-            };
-            let route = Arc::new(Route::build(config, route, Arc::clone(upstream), metrics));
+            }
             routes.in_order.push(Arc::clone(&route));
             routes.by_model.insert(Arc::clone(&route.model), route);
         }
-        let default = match &config.default_provider {
-            Some(name) => upstreams.get(name),
-            None if upstreams.len() == 1 => upstreams.values().next(),
-            None => None,
+        let default = match (&config.default_provider, config.providers.as_slice()) {
+            (Some(name), _) => Some(name),
+            (None, [only]) => Some(&only.name),
+            (None, _) => None,
         };
-        routes.default = default.cloned();
+        let to_default = default.and_then(|name| approach(name, "", ways, upstreams));
+        routes.default = to_default.map(Arc::new);
         routes
     }
 
@@ -92,8 +110,8 @@ impl Routes {
     }
 
     /// Who answers what names no model.
-    pub(crate) fn default_upstream(&self) -> Result<&Arc<Upstream>, NoRoute> {
-        self.default.as_ref().ok_or(NoRoute::NoDefault)
+    pub(crate) fn default_approach(&self) -> Result<&Approach, NoRoute> {
+        self.default.as_deref().ok_or(NoRoute::NoDefault)
     }
 
     /// All routes, in the order of the configuration.
@@ -105,46 +123,91 @@ impl Routes {
 // === impl Route ===
 
 impl Route {
-    fn build(
-        config: &config::Config,
-        route: &config::Route,
-        upstream: Arc<Upstream>,
-        metrics: &Metrics,
-    ) -> Self {
-        let config::Route {
+    fn build(route: &config::Route, ways: Ways<'_>, upstreams: &Upstreams) -> Self {
+        let model: Arc<str> = route.model.as_str().into();
+        let targets = route.targets().enumerate();
+        let targets = targets.filter_map(|(nth, (provider, upstream_model))| {
+            let approach = approach(provider, upstream_model, ways, upstreams)?;
+            Some(Target::build(route, (nth, upstream_model), approach, ways))
+        });
+        Self {
+            targets: targets.collect(),
+            fall_back_on: route.fall_back_on.clone(),
+            metrics: ways.metrics.of_route(&model),
             model,
-            upstream_model,
-            ..
-        } = route;
-        let upstream_name = upstream_model.as_ref().unwrap_or(model);
+        }
+    }
+
+    /// The route's own target.
+    ///
+    /// # Panics
+    ///
+    /// Never: a route without one is not kept.
+    pub(crate) fn own(&self) -> &Target {
+        self.targets.first().expect("a route has a target")
+    }
+
+    /// Who answers in its place, in order.
+    pub(crate) fn fallbacks(&self) -> &[Target] {
+        self.targets.get(1..).unwrap_or_default()
+    }
+
+    /// The need that sends a request on to the next target, after this outcome.
+    pub(crate) fn need_after(&self, outcome: Result<StatusCode, &Cause>) -> Option<Need> {
+        need_after(outcome).filter(|need| self.fall_back_on.contains(need))
+    }
+}
+
+/// The way to a model of a provider that the configuration has.
+fn approach(
+    provider: &str,
+    model: &str,
+    ways: Ways<'_>,
+    upstreams: &Upstreams,
+) -> Option<Approach> {
+    let upstream = upstreams.get(provider)?;
+    let mut configured = ways.config.providers.iter();
+    let provider = configured.find(|known| known.name == provider)?;
+    Some(ways.to(provider, upstream, model))
+}
+
+// === impl Target ===
+
+impl Target {
+    fn build(
+        route: &config::Route,
+        (nth, upstream_model): (usize, &str),
+        approach: Approach,
+        ways: Ways<'_>,
+    ) -> Self {
+        let (config, upstream) = (ways.config, &approach.upstream);
         let PublicRoute {
             provider_key,
             base_url,
-        } = &config.public;
+        } = route.public.as_ref().unwrap_or(&config.public);
         let client = ClientFacts {
-            model: model.clone(),
+            model: route.model.clone(),
             provider_key: provider_key.clone(),
             inference_api: upstream.api.as_str().to_owned(),
             base_url: base_url.clone(),
         };
         let upstream_facts = UpstreamFacts {
             provider: upstream.name.to_string(),
-            model: upstream_name.clone(),
+            model: upstream_model.to_owned(),
             base_url: upstream.base_url.clone(),
             server: upstream.server.clone(),
         };
-        let plans = Plans::new(Arc::clone(&config.registry), client, upstream_facts);
-        let model: Arc<str> = model.as_str().into();
+        let origin = format!("{}/{upstream_model}", upstream.name);
+        let (model, name) = (route.model.as_str().into(), upstream_model.into());
         Self {
-            upstream_model: upstream_model
-                .as_deref()
-                .filter(|name| **name != *model)
-                .map(Arc::from),
-            origin: format!("{}/{upstream_name}", upstream.name),
-            metrics: metrics.of_route(&model),
-            model,
-            upstream,
-            plans,
+            upstream_model: (upstream_model != route.model).then(|| upstream_model.into()),
+            answers: ways.metrics.care.answers(&model, &upstream.name, &name),
+            stand_in: (nth > 0)
+                .then(|| HeaderValue::try_from(&origin).ok())
+                .flatten(),
+            origin,
+            plans: Plans::new(Arc::clone(&config.registry), client, upstream_facts),
+            approach,
         }
     }
 }

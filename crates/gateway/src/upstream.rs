@@ -6,15 +6,18 @@
 //! The credential enters here and nowhere else, as a sensitive header value made once. A redirect is a reply like any
 //! other and is never followed, so the credential goes to the configured host alone.
 
+mod arriving;
 mod connect;
 mod decode;
 mod headers;
+mod link;
+mod pool;
 mod same;
+mod transport;
+mod wire;
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
-use std::error::Error;
-use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,15 +29,14 @@ use farrier_serve::Tracker;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioTimer;
 
+pub(crate) use arriving::{Arriving, Next};
 pub(crate) use decode::{Coding, Decoder};
-pub(crate) use headers::{for_client, plain_please};
+pub(crate) use headers::for_client;
 
 use crate::config::{Api, Deadlines, HttpVersion, Mistake, PassThrough, Provider};
-use connect::{ConnectTimedOut, Connector};
+use connect::Connector;
+use transport::Transport;
 
 /// A provider and its pooled connections.
 #[derive(Debug)]
@@ -53,18 +55,23 @@ pub(crate) struct Upstream {
     connect: Duration,
     http: HttpVersion,
     ca_file: Option<PathBuf>,
-    client: Client<Connector, Segments>,
+    transport: Transport,
 }
 
 /// All providers by name.
 pub(crate) type Upstreams = HashMap<String, Arc<Upstream>>;
 
 /// A request body in pieces, none of which is copied. Its length is exact.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Segments {
-    pieces: VecDeque<Bytes>,
+    /// Empty only if there is none left. One alone needs no list.
+    next: Bytes,
+    later: VecDeque<Bytes>,
     left: u64,
 }
+
+/// The header fields of a request to one provider.
+pub(crate) struct Fields(HeaderMap);
 
 /// Why a provider gave no reply, or none that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +95,8 @@ pub(crate) enum UpstreamFault {
     BodyTooLarge { max_bytes: usize },
     #[error("expected a reply, got a closed connection; try again")]
     Closed,
+    #[error("expected a reply, got a kept connection that the provider was closing; try again")]
+    ClosedWhileKept,
     #[error("expected a connection within {within:?}, got none; check base_url and the network")]
     ConnectTimedOut { within: Duration },
     #[error("expected a plain or gzip or deflate reply, got content-encoding {0:?}")]
@@ -137,6 +146,9 @@ impl Upstream {
                 Some((credential.header.clone(), value))
             }
         };
+        let connector = Connector::build(provider, deadlines.connect)?;
+        let transport =
+            Transport::new(connector, provider.http, base.clone(), tasks).ok_or_else(wrong_url)?;
         Ok(Self {
             name: name.into(),
             api: provider.api,
@@ -151,11 +163,7 @@ impl Upstream {
             connect: deadlines.connect,
             http: provider.http,
             ca_file: provider.ca_file.clone(),
-            client: client(
-                Connector::build(provider, deadlines.connect)?,
-                provider.http,
-                tasks,
-            ),
+            transport,
         })
     }
 
@@ -169,27 +177,32 @@ impl Upstream {
         under(&self.base, path)
     }
 
-    /// Sends a request and waits for the head of its reply. `headers` are the caller's.
+    /// What this provider is sent of a caller's fields, and its own. Here the credential enters.
+    pub(crate) fn fields(&self, given: &HeaderMap) -> Fields {
+        let mut headers = headers::for_upstream(given);
+        for (name, value) in self.headers.iter().chain(&self.credential) {
+            headers.insert(name.clone(), value.clone());
+        }
+        Fields(headers)
+    }
+
+    /// Sends a request and waits for the head of its reply.
     ///
     /// Dropping the future cancels the request: its connection is closed, or its HTTP/2 stream reset.
     pub(crate) async fn send(
         &self,
         method: Method,
         uri: Uri,
-        mut headers: HeaderMap,
+        fields: Fields,
         body: Segments,
-    ) -> Result<Response<Incoming>, UpstreamError> {
-        headers::for_upstream(&mut headers);
-        for (name, value) in self.headers.iter().chain(&self.credential) {
-            headers.insert(name.clone(), value.clone());
-        }
+    ) -> Result<Response<Arriving>, UpstreamError> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
-        match tokio::time::timeout(self.first_byte, self.client.request(request)).await {
+        *request.headers_mut() = fields.0;
+        match tokio::time::timeout(self.first_byte, self.transport.ask(request)).await {
             Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) => Err(self.fault(UpstreamFault::of(&error))),
+            Ok(Err(fault)) => Err(self.fault(fault)),
             Err(_) => Err(self.fault(UpstreamFault::HeadTimedOut {
                 within: self.first_byte,
             })),
@@ -210,27 +223,20 @@ impl Upstream {
     }
 }
 
-fn client(
-    connector: Connector,
-    version: HttpVersion,
-    tasks: Tracker,
-) -> Client<Connector, Segments> {
-    Client::builder(tasks)
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(POOL_IDLE)
-        .pool_max_idle_per_host(MAX_IDLE)
-        .http2_only(version == HttpVersion::Http2)
-        .http2_keep_alive_interval(HTTP2_PING)
-        .http2_keep_alive_timeout(HTTP2_PING)
-        .build(connector)
-}
-
 fn under(base: &Uri, path: &str) -> Option<Uri> {
     let mut parts = base.clone().into_parts();
     let joined = format!("{}{path}", base.path().trim_end_matches('/'));
     parts.path_and_query = Some(PathAndQuery::try_from(joined).ok()?);
     Uri::from_parts(parts).ok()
+}
+
+// === impl Fields ===
+
+impl Fields {
+    /// Asks for a reply in no content coding: one that has to be read.
+    pub(crate) fn plain_please(&mut self) {
+        headers::plain_please(&mut self.0);
+    }
 }
 
 // === impl Segments ===
@@ -242,34 +248,45 @@ impl Segments {
     /// Adds a piece at the end.
     pub(crate) fn push(&mut self, piece: Bytes) {
         self.left += piece.len() as u64;
-        if !piece.is_empty() {
-            self.pieces.push_back(piece);
+        if piece.is_empty() {
+            return;
+        }
+        if self.next.is_empty() {
+            self.next = piece;
+        } else {
+            self.later.push_back(piece);
         }
     }
 
     /// The next bytes to write: a large piece as it is, small ones run together. An edited history is hundreds of
     /// pieces, and a system call for every few of them costs more than the copy.
     fn next_frame(&mut self) -> Option<Bytes> {
-        let first = self.pieces.pop_front()?;
-        let fits = |bytes: usize, next: Option<&Bytes>| {
-            next.is_some_and(|next| bytes + next.len() <= FRAME_BYTES)
-        };
-        if !fits(first.len(), self.pieces.front()) {
+        let first = self.pop()?;
+        let fits =
+            |bytes: usize, next: &Bytes| !next.is_empty() && bytes + next.len() <= FRAME_BYTES;
+        if !fits(first.len(), &self.next) {
             return Some(first);
         }
         let mut frame = BytesMut::with_capacity(FRAME_BYTES);
         frame.extend_from_slice(&first);
-        while fits(frame.len(), self.pieces.front())
-            && let Some(next) = self.pieces.pop_front()
+        while fits(frame.len(), &self.next)
+            && let Some(next) = self.pop()
         {
             frame.extend_from_slice(&next);
         }
         Some(frame.freeze())
     }
 
+    fn pop(&mut self) -> Option<Bytes> {
+        let after = self.later.pop_front().unwrap_or_default();
+        let piece = std::mem::replace(&mut self.next, after);
+        (!piece.is_empty()).then_some(piece)
+    }
+
     /// The pieces, in order.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = &Bytes> {
-        self.pieces.iter()
+        let next = Some(&self.next).filter(|next| !next.is_empty());
+        next.into_iter().chain(&self.later)
     }
 }
 
@@ -295,7 +312,7 @@ impl Body for Segments {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.pieces.is_empty()
+        self.next.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -312,6 +329,7 @@ impl UpstreamFault {
             Self::BodyBroken { .. } => "body_broken",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::Closed => "closed",
+            Self::ClosedWhileKept => "closed_while_kept",
             Self::ConnectTimedOut { .. } => "connect_timeout",
             Self::EncodingUnknown(_) => "encoding_unknown",
             Self::EncodingWrong => "encoding_wrong",
@@ -329,56 +347,7 @@ impl UpstreamFault {
             Self::ConnectTimedOut { .. } | Self::HeadTimedOut { .. } | Self::Silent { .. }
         )
     }
-
-    fn of(error: &hyper_util::client::legacy::Error) -> Self {
-        if let Some(ConnectTimedOut(within)) = cause(error) {
-            return Self::ConnectTimedOut { within: *within };
-        }
-        if error.is_connect() {
-            return Self::Unreachable {
-                reason: root(error).to_string(),
-            };
-        }
-        match cause::<hyper::Error>(error) {
-            Some(error) if error.is_parse() => Self::NotHttp,
-            _ if cause::<rustls::Error>(error).is_some() => Self::NotHttp,
-            _ => match cause::<io::Error>(error).map(io::Error::kind) {
-                Some(io::ErrorKind::InvalidData) => Self::NotHttp,
-                _ => Self::Closed,
-            },
-        }
-    }
 }
-
-/// The first error of type `E` in the chain that starts at `error`.
-fn cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
-}
-
-/// The error at the end of the chain: the one that says what really happened.
-fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
-    let mut last = error;
-    while let Some(next) = last.source() {
-        last = next;
-    }
-    last
-}
-
-/// Idle connections are kept this long; providers close theirs on their own terms.
-const POOL_IDLE: Duration = Duration::from_secs(90);
-
-/// Idle connections kept for one provider.
-const MAX_IDLE: usize = 256;
-
-/// A dead HTTP/2 connection is noticed by a ping, since no request on it would ever fail.
-const HTTP2_PING: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
 #[path = "upstream/upstream_tests.rs"]

@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::Key;
+
 /// What a ledger was doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -32,6 +34,27 @@ impl fmt::Display for Operation {
     }
 }
 
+/// What a store was begun with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// Another encryption key.
+    Another,
+    /// No encryption.
+    None,
+    /// This encryption key.
+    This,
+}
+
+impl fmt::Display for KeyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Another => "with another encryption key",
+            Self::None => "without encryption",
+            Self::This => "with this encryption key",
+        })
+    }
+}
+
 /// Why a ledger operation failed. Never holds a value, a key or a scope's name.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -54,6 +77,17 @@ pub enum LedgerError {
     /// The ledger was closed, or the thread that served it ended.
     #[error("the ledger is closed")]
     Closed,
+    /// What is stored was begun with another encryption key, or with none, or with one.
+    #[error(
+        "expected the ledger's store to be begun {expected}, it was begun {found}; \
+         give the key it was begun with, or another prefix to begin a new one"
+    )]
+    Encryption {
+        /// What this side has.
+        expected: KeyKind,
+        /// What the store has.
+        found: KeyKind,
+    },
     /// An entry that nothing could find, or that more keys find than may; or a recall of too many.
     #[error("expected {operation} of 1 to {max} keys, got {keys}")]
     KeyCount {
@@ -78,6 +112,22 @@ pub enum LedgerError {
         /// How long the answer was waited for.
         waited: Duration,
     },
+    /// The store cannot be reached, and is being looked for. Said at once, not after a wait.
+    #[error("the ledger's store cannot be reached for {operation}")]
+    Unavailable {
+        /// What was to be done.
+        operation: Operation,
+        /// Why; shared, because one lost connection fails many calls.
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    /// Turns that were queued for a store that did not take them before the ledger was closed.
+    #[error(
+        "expected the ledger's store to take {entries} queued turns before closing, it did not"
+    )]
+    Undelivered {
+        /// How many are lost.
+        entries: u64,
+    },
     /// Values were found that the encryption key does not open: they were damaged or tampered with.
     /// Nothing is returned then, because what is hidden might have been the better candidate.
     #[error("expected {entries} recalled values to decrypt with the ledger's key, they did not")]
@@ -101,7 +151,10 @@ impl LedgerError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Backend { .. } | Self::Busy { .. } | Self::Timeout { .. }
+            Self::Backend { .. }
+                | Self::Busy { .. }
+                | Self::Timeout { .. }
+                | Self::Unavailable { .. }
         )
     }
 
@@ -114,4 +167,20 @@ impl LedgerError {
             source: Arc::new(source),
         }
     }
+}
+
+/// Refuses what has no keys, or more than there may be.
+pub(crate) fn check_key_count(
+    operation: Operation,
+    keys: &[Key],
+    max: usize,
+) -> Result<(), LedgerError> {
+    if keys.is_empty() || keys.len() > max {
+        return Err(LedgerError::KeyCount {
+            operation,
+            keys: keys.len(),
+            max,
+        });
+    }
+    Ok(())
 }

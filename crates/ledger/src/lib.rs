@@ -9,20 +9,30 @@
 //!
 //! Invariants:
 //! * **Never another's words.** A value is returned only to the scope it was recorded under.
-//! * **Durable when acknowledged.** [`Ledger::record`] resolves after the commit; killing the
-//!   process then loses nothing.
+//! * **Durable when acknowledged.** [`Ledger::record`] says [`Stored::Durable`] after the commit;
+//!   killing the process then loses nothing. What is merely queued says so.
 //! * **Bounded.** Age, total size and entries per scope have limits; what is evicted is counted, by
 //!   reason.
 //! * **Never logged.** No value, key or scope name appears in a log line, an error or a `Debug`
 //!   output.
 //!
-//! [`Embedded`] keeps the ledger in a SQLite file of its own. The trait leaves room for a store
-//! shared by several gateways.
+//! ```text
+//! caller ─▶ Outbox: keeps what the store does not take now ─▶ Embedded: a SQLite file of its own
+//!                                                          └▶ Shared: a Redis or Valkey for a fleet
+//! ```
+//!
+//! [`Store`] is either of the two stores by its configuration; [`Store::open`] puts an [`Outbox`]
+//! before it.
 #![forbid(unsafe_code)]
 
+mod backoff;
 mod clock;
 mod embedded;
 mod error;
+mod outbox;
+mod seal;
+mod shared;
+mod store;
 
 use std::fmt;
 use std::pin::Pin;
@@ -30,10 +40,14 @@ use std::pin::Pin;
 use bytes::Bytes;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use embedded::{
-    Bounds, Embedded, EmbeddedConfig, EncryptionKey, KeyFormatError, KeyMismatch, OpenError,
+pub use embedded::{Bounds, Embedded, EmbeddedConfig, KeyMismatch, OpenError};
+pub use error::{KeyKind, LedgerError, Operation};
+pub use outbox::{Outbox, OutboxConfig};
+pub use seal::{EncryptionKey, KeyFormatError};
+pub use shared::{
+    Address, Identity, Location, LocationError, Password, Shared, SharedConfig, SharedConfigError,
 };
-pub use error::{LedgerError, Operation};
+pub use store::{Store, StoreError};
 
 /// The most values that one key gives. Older ones stay until they are evicted, but are not
 /// returned.
@@ -53,12 +67,11 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// All methods must be awaited on a Tokio runtime with its timer enabled, whose clock is not
 /// paused: a paused clock jumps to the next deadline while a store's own thread is still at work.
 pub trait Ledger: Send + Sync + fmt::Debug + 'static {
-    /// For each key, in the order asked, the values recorded under it in this scope, newest first,
-    /// at most [`MAX_CANDIDATES`]. A key that nothing is recorded under gives an empty list, which
-    /// is not an error.
+    /// What was recorded under each of the keys in this scope. A key that nothing is recorded under
+    /// gives an empty list, which is not an error.
     ///
-    /// Reads one consistent state of the store. An entry found by several of the keys shares its
-    /// bytes between them.
+    /// What is looked up is one consistent state of the store. An entry found by several of the keys
+    /// shares its bytes between them.
     ///
     /// # Errors
     ///
@@ -69,9 +82,9 @@ pub trait Ledger: Send + Sync + fmt::Debug + 'static {
         &'a self,
         scope: &'a Scope,
         keys: &'a [Key],
-    ) -> BoxFuture<'a, Result<Vec<Vec<Bytes>>, LedgerError>>;
+    ) -> BoxFuture<'a, Result<Answer, LedgerError>>;
 
-    /// Resolves when the entry is durable.
+    /// Resolves when the entry is durable, or else says that it is not yet.
     ///
     /// Safe to drop mid-await: the entry may or may not be stored, whole either way.
     ///
@@ -82,7 +95,7 @@ pub trait Ledger: Send + Sync + fmt::Debug + 'static {
         &'a self,
         scope: &'a Scope,
         entry: Entry,
-    ) -> BoxFuture<'a, Result<(), LedgerError>>;
+    ) -> BoxFuture<'a, Result<Stored, LedgerError>>;
 
     /// Whether the store can be read and written now. Cheap enough for a readiness probe; safe to
     /// drop mid-await.
@@ -92,8 +105,61 @@ pub trait Ledger: Send + Sync + fmt::Debug + 'static {
     /// [`LedgerError`], for the same reasons as the operation that would fail.
     fn ready(&self) -> BoxFuture<'_, Result<(), LedgerError>>;
 
+    /// Takes no more work, finishes what is queued within a bound of its own, and lets go of the
+    /// store. Closing twice is no error; dropped mid-await, it can be called again.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`], if something was left unfinished.
+    fn close(&self) -> BoxFuture<'_, Result<(), LedgerError>>;
+
     /// What has been counted since the store was opened, and its present size.
     fn stats(&self) -> Stats;
+}
+
+/// What a recall found.
+#[derive(Clone, Default)]
+pub struct Answer {
+    /// For each key, in the order asked, the values recorded under it, newest first, at most
+    /// [`MAX_CANDIDATES`].
+    pub values: Vec<Vec<Bytes>>,
+    /// Why the store could not be asked, so that what is here is only what waits to be stored: an
+    /// empty list then means that nothing is known, not that nothing was recorded.
+    pub unasked: Option<LedgerError>,
+}
+
+impl Answer {
+    /// All there is.
+    pub(crate) fn whole(values: Vec<Vec<Bytes>>) -> Self {
+        Self {
+            values,
+            unasked: None,
+        }
+    }
+}
+
+impl fmt::Debug for Answer {
+    /// Shows counts only: the values are what a model said to somebody.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = self.values.iter().filter(|values| !values.is_empty());
+        write!(
+            f,
+            "Answer({} of {} keys found, unasked: {:?})",
+            found.count(),
+            self.values.len(),
+            self.unasked
+        )
+    }
+}
+
+/// What became of a record that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// The store has acknowledged it.
+    Durable,
+    /// The store does not take it now. It waits in memory, is found by recalls of this process, and
+    /// is lost if the process is killed.
+    Queued,
 }
 
 /// Whose conversation: a sandbox, a client key, a session.
@@ -151,7 +217,8 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// Counters since the store was opened, except `entries` and `bytes`, which are its present size.
+/// Counters since the store was opened, except `entries`, `bytes`, `queued` and `queued_bytes`, which
+/// are present sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -159,22 +226,31 @@ pub struct Stats {
     pub batches: u64,
     /// Batches that could not be committed.
     pub batches_failed: u64,
-    /// What the stored entries weigh, in bytes; the measure that [`Bounds::max_bytes`] limits.
-    pub bytes: u64,
-    /// Entries stored.
-    pub entries: u64,
+    /// What the stored entries weigh, in bytes; the measure that [`Bounds::max_bytes`] limits. A store
+    /// that is shared does not say.
+    pub bytes: Option<u64>,
+    /// Queued entries that were given up: pushed out by younger ones, too old, or refused by the store.
+    pub dropped: u64,
+    /// Entries stored. A store that is shared does not say.
+    pub entries: Option<u64>,
     /// Entries evicted because their scope had too many.
     pub evicted_by_scope: u64,
     /// Entries evicted because the store was too large.
     pub evicted_by_size: u64,
     /// Entries evicted because they were too old.
     pub evicted_by_ttl: u64,
+    /// Entries that wait for the store to take them.
+    pub queued: u64,
+    /// What these weigh, in bytes.
+    pub queued_bytes: u64,
     /// Keys asked for under which something was found.
     pub recall_hits: u64,
     /// Keys asked for under which nothing was found.
     pub recall_misses: u64,
     /// Entries acknowledged as durable.
     pub recorded: u64,
+    /// Queued entries that the store took in the end.
+    pub retried: u64,
     /// Stored values that could not be decrypted when they were asked for.
     pub unreadable: u64,
 }

@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
+use crate::quiet::Quiet;
 use crate::stall::Stalling;
 use crate::{BoxError, Limits, Tracker};
 
@@ -192,7 +193,8 @@ where
             let asked = Arc::clone(&asked);
             service_fn(move |request| {
                 asked.store(true, Ordering::Relaxed);
-                let answered = service(peer, request);
+                // Boxed, since it is moved twice before it runs, and its room would stay with the connection.
+                let answered = Box::pin(service(peer, request));
                 async move { Ok::<_, Infallible>(answered.await) }
             })
         };
@@ -200,7 +202,7 @@ where
         let mut connection = std::pin::pin!(http.serve_connection(io, answer));
         // The parser's own timer starts only once the HTTP version is known, that is with the first bytes.
         let mut silent = std::pin::pin!(tokio::time::sleep(limits.header_read));
-        let mut unasked = true;
+        let mut drain = std::pin::pin!(Quiet::new(Box::pin(tracker.draining())));
         let mut draining = false;
         loop {
             tokio::select! {
@@ -211,16 +213,13 @@ where
                     }
                     return;
                 }
-                () = tracker.draining(), if !draining => {
+                () = drain.as_mut(), if !draining => {
                     draining = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = silent.as_mut(), if unasked => {
-                    unasked = false;
-                    if !asked.load(Ordering::Relaxed) {
-                        debug!(remote = %peer.remote, "no request in time");
-                        return;
-                    }
+                () = silent.as_mut(), if !asked.load(Ordering::Relaxed) => {
+                    debug!(remote = %peer.remote, "no request in time");
+                    return;
                 }
             }
         }

@@ -18,6 +18,7 @@ mod accept;
 mod body;
 mod limits;
 mod linger;
+mod quiet;
 mod stall;
 mod tracker;
 

@@ -7,6 +7,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::quiet::Quiet;
+
 /// Spawns tasks, knows which still run, and tells them when to wind down.
 ///
 /// Two signals, in order: *draining* (finish what you have, take nothing new) and *cut* (the deadline passed). A task
@@ -31,10 +33,14 @@ impl Tracker {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let cut = self.cut.clone();
-        let task = self
-            .tasks
-            .track_future(async move { cut.run_until_cancelled_owned(task).await });
+        let cut = Quiet::new(Box::pin(self.cut.clone().cancelled_owned()));
+        let task = self.tasks.track_future(async move {
+            tokio::select! {
+                biased;
+                done = task => Some(done),
+                () = cut => None,
+            }
+        });
         #[expect(
             clippy::disallowed_methods,
             reason = "the tracked spawn that all others go through"

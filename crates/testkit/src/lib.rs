@@ -1,4 +1,4 @@
-//! Scripted peers over real sockets and the cases of the corpus, for tests only.
+//! Scripted peers over real sockets, real stores, and the cases of the corpus, for tests only.
 //!
 //! A test is written as what each side does in turn: a [`ScriptedUpstream`] that receives requests and sends bytes
 //! exactly as told, and a [`RawClient`] that does the same from the other end. Nothing here parses more of HTTP/1.1
@@ -10,9 +10,11 @@
 
 mod client;
 pub mod corpus;
+mod store;
 mod upstream;
 mod wire;
 
 pub use client::RawClient;
+pub use store::StoreServer;
 pub use upstream::{ScriptedPeer, ScriptedUpstream};
 pub use wire::{Headers, PATIENCE, RawRequest, RawResponse};

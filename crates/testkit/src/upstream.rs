@@ -33,6 +33,12 @@ impl ScriptedUpstream {
         Self { addr, listener }
     }
 
+    /// Binds this very address, which nobody else has.
+    pub async fn bind_to(addr: SocketAddr) -> Self {
+        let listener = TcpListener::bind(addr).await.expect("the address is free");
+        Self { addr, listener }
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {

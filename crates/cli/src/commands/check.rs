@@ -1,6 +1,6 @@
 //! `farrier check`: everything `farrier up` would stumble over, without running it.
 //!
-//! Nothing is written and no provider is contacted. Mistakes go to stderr as `farrier.toml:12: message`; with `--json`
+//! Nothing is written and no provider is contacted; a ledger's store is, to see whether it is there. Mistakes go to stderr as `farrier.toml:12: message`; with `--json`
 //! they are data, on stdout.
 
 use std::path::PathBuf;
@@ -46,13 +46,13 @@ pub(crate) fn run(arguments: &Arguments, context: &Context<'_>) -> Result<ExitCo
     if arguments.keys {
         return keys(arguments.json, context);
     }
-    let examined = config::examine(arguments.config.as_deref(), env, &Overrides::default())?;
-    let (file, warnings, size) = (
-        examined.file.clone(),
-        examined.warnings.clone(),
-        examined.size(),
-    );
-    let mistakes = runtime::run(async { Ok(examined.check().await) })?;
+    let mut examined = config::examine(arguments.config.as_deref(), env, &Overrides::default())?;
+    let (file, size) = (examined.file.clone(), examined.size());
+    let (warnings, mistakes) = runtime::run(async {
+        examined.reach_store().await;
+        let warnings = examined.warnings.clone();
+        Ok((warnings, examined.check().await))
+    })?;
     if arguments.json {
         let (valid, shown) = (mistakes.is_empty(), file.display().to_string());
         let report = Report {

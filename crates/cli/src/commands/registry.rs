@@ -1,5 +1,6 @@
 //! `farrier registry`: what manifests there are, what is wrong with them, and which apply to a request.
 
+use std::error::Error as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,6 +9,7 @@ use farrier_compat::facts::{
     CHAT_COMPLETIONS, ClientFacts, Facts, MANAGED_BASE_URL, MANAGED_PROVIDER_KEY, UpstreamFacts,
 };
 use farrier_compat::registry::{Manifest, Registry, lint};
+use farrier_harness::import::{Record, report};
 use serde::Serialize;
 
 use super::Context;
@@ -23,6 +25,8 @@ pub(crate) enum Command {
     Check(ListArguments),
     /// Say for each manifest why it applies to a request, or why not
     Explain(ExplainArguments),
+    /// Say what the records of a NemoClaw tree would do here, and what they would contradict
+    Import(ImportArguments),
 }
 
 #[derive(Debug, Args)]
@@ -69,6 +73,16 @@ pub(crate) struct ExplainArguments {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// A model-specific-setup directory, with the plugins of its records beside it
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Serialize)]
 struct Listed<'a> {
     id: &'a str,
@@ -91,6 +105,7 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<ExitCode, 
     match command {
         Command::Check(arguments) => check(arguments, context),
         Command::Explain(arguments) => explain(arguments, context),
+        Command::Import(arguments) => import(arguments, context),
         Command::List(arguments) => list(arguments, context),
     }
 }
@@ -191,6 +206,54 @@ fn explain(arguments: &ExplainArguments, context: &Context<'_>) -> Result<ExitCo
         context.output.line(&explanation.to_string())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes nothing over: a tree that loads is named in the configuration, as `registry.directories`.
+fn import(arguments: &ImportArguments, context: &Context<'_>) -> Result<ExitCode, Failure> {
+    let shipped = Registry::shipped().expect("shipped manifests load; a test loads them");
+    let records = report(&arguments.directory, &shipped);
+    let records = records.map_err(|error| match error.source() {
+        Some(cause) => Failure::user(error.to_string()).caused_by(cause),
+        None => Failure::user(error.to_string()),
+    })?;
+    let bad = records
+        .iter()
+        .filter(|record| !record.mistakes.is_empty() || !record.conflicts.is_empty());
+    let bad = bad.count();
+    if arguments.json {
+        context.output.json(&records)?;
+    } else {
+        for record in &records {
+            context.output.text(&shown(record))?;
+        }
+    }
+    match bad {
+        0 => Ok(ExitCode::SUCCESS),
+        _ if arguments.json => Ok(ExitCode::FAILURE),
+        1 => Err(Failure::user("1 record would not do here")),
+        bad => Err(Failure::user(format!("{bad} records would not do here"))),
+    }
+}
+
+fn shown(record: &Record) -> String {
+    let id = record.id.as_deref().unwrap_or("?");
+    let agent = record.agent.as_deref().unwrap_or("?");
+    let mut text = format!("{id} ({agent}) {}\n", record.path);
+    for (word, sentences) in [
+        ("mistake", &record.mistakes),
+        ("does", &record.effects),
+        ("contradicts", &record.conflicts),
+        ("beside", &record.beside),
+    ] {
+        for sentence in sentences {
+            text.push_str("  ");
+            text.push_str(word);
+            text.push_str(": ");
+            text.push_str(sentence);
+            text.push('\n');
+        }
+    }
+    text
 }
 
 fn loaded(paths: &[PathBuf], context: &Context<'_>) -> Result<std::sync::Arc<Registry>, Failure> {

@@ -1,23 +1,30 @@
 //! `farrier up`: the gateway, until a signal.
 //!
 //! The first SIGTERM or SIGINT drains: what is in flight is finished, within the configured deadline. The second cuts.
+//! SIGHUP, a change of a file and the control socket have the configuration read again (see [`crate::reloading`]).
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use farrier_control::{BindError, Socket};
 use farrier_gateway::config::{Config, Route};
 use farrier_gateway::{Bound, Drained, Gateway, StartError};
-use farrier_ledger::Embedded;
-use tracing::info;
-use tracing_subscriber::EnvFilter;
+use farrier_ledger::{Ledger, LedgerError};
+use farrier_serve::Tracker;
+use tracing::{info, warn};
 
 use super::Context;
-use crate::config::{self, Environment, Mistake, Overrides, Ready, TraceText, with_causes};
+use crate::config::{self, Mistake, Overrides, Ready, TraceText};
 use crate::failure::{Failure, Notices};
-use crate::runtime::{self, Signals};
+use crate::log::Log;
+use crate::reloading::{Origin, Reloading};
+use crate::runtime::{self, Hangups, Signals};
+use crate::watch::Watch;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -33,21 +40,47 @@ pub(crate) struct Arguments {
     /// What transcripts show of what people and models wrote [default: mask]
     #[arg(long, value_name = "HOW")]
     trace_text: Option<TraceText>,
+    /// Where `farrier reload` and `farrier status` reach it [default: in $XDG_RUNTIME_DIR/farrier,
+    /// else in $XDG_STATE_HOME/farrier/control, by a name of the configuration's own]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// How the log on stderr is written; FARRIER_LOG filters it, such as FARRIER_LOG=debug
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log: Log,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Log {
-    /// For people
-    Text,
-    /// One object a line
-    Json,
+/// What is there before anything is answered.
+#[derive(Debug)]
+struct Started<'a> {
+    bound: Bound,
+    ledger: Arc<dyn Ledger>,
+    socket: Option<Socket>,
+    reloading: Reloading<'a>,
+    life: Tracker,
+}
+
+/// What a gateway is told from outside, from the moment this is made.
+#[derive(Debug)]
+struct Ears {
+    signals: Signals,
+    hangups: Hangups,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context<'_>) -> Result<ExitCode, Failure> {
-    log_to_stderr(arguments.log, context);
+    arguments.log.to_stderr(context);
+    runtime::run(async {
+        let ears = Ears {
+            signals: Signals::watch()?,
+            hangups: Hangups::watch()?,
+        };
+        let started = start(arguments, context).await?;
+        serve(started, ears, arguments.log, context.notices).await
+    })
+}
+
+/// From the arguments to a gateway that listens, and has said so.
+async fn start<'a>(arguments: &Arguments, context: &Context<'a>) -> Result<Started<'a>, Failure> {
+    let (log, notices) = (arguments.log, context.notices);
     let overrides = Overrides {
         listen: arguments.listen.clone(),
         trace_dir: arguments.trace_dir.clone(),
@@ -61,78 +94,148 @@ pub(crate) fn run(arguments: &Arguments, context: &Context<'_>) -> Result<ExitCo
                 .hint("or name the directory in [trace] of the configuration"),
         );
     }
-    examined
-        .warnings
-        .iter()
-        .for_each(|warning| context.notices.warn(&warning.shown(&file)));
-    runtime::run(async {
-        let refused = |mistakes: Vec<Mistake>| {
-            context.notices.mistakes(&file, &mistakes);
-            Failure::of_mistakes(mistakes.len(), &file)
-        };
-        let Ready {
-            config,
-            ledger,
-            lines,
-        } = examined.ready().await.map_err(refused)?;
-        let summary = summary(&config, &ledger);
-        let bound = Gateway::bind(config).await.map_err(|error| match error {
-            StartError::Config(wrong) => refused(lines.placed(&wrong)),
-            other => other.into(),
-        })?;
-        serve(bound, ledger, &summary, arguments.log, context.notices).await
+    let warnings = examined.warnings.iter();
+    warnings.for_each(|warning| notices.warn(&warning.shown(&file)));
+    let origin = Origin {
+        file: file.clone(),
+        env: context.env.clone(),
+        overrides,
+        ledger: examined.ledger.clone(),
+        listener: examined.listener().clone(),
+    };
+    let (sources, watches) = (examined.sources.clone(), examined.watches());
+    let refused = |mistakes: Vec<Mistake>| {
+        notices.mistakes(&file, &mistakes);
+        Failure::of_mistakes(mistakes.len(), &file)
+    };
+    let Ready {
+        config,
+        ledger,
+        store,
+        lines,
+    } = examined.ready().await.map_err(refused)?;
+    let mut summary = summary(&config, store);
+    let bound = Gateway::bind(config).await.map_err(|error| match error {
+        StartError::Config(wrong) => refused(lines.placed(&wrong)),
+        other => other.into(),
+    })?;
+    let socket = control_socket(arguments.socket.as_deref(), &file, context)?;
+    let reached = socket.as_ref().map(|socket| socket.path().display());
+    summary.extend(reached.map(|path| ("control", path.to_string())));
+    let addresses: Vec<SocketAddr> = bound.addrs().collect();
+    announce(log, &addresses, &summary, notices);
+    let life = Tracker::new();
+    let watch = if watches {
+        Watch::on(sources)
+    } else {
+        Watch::Off
+    };
+    let listen = addresses.iter().map(SocketAddr::to_string).collect();
+    let reloader = bound.reloader();
+    Ok(Started {
+        reloading: Reloading::new(
+            origin,
+            reloader,
+            watch,
+            listen,
+            life.clone(),
+            (log, notices),
+        ),
+        bound,
+        ledger,
+        socket,
+        life,
     })
 }
 
+/// The socket that was asked for, else one at the first place that can be had. A gateway whose machine has none for it
+/// does its work without.
+fn control_socket(
+    wanted: Option<&Path>,
+    file: &Path,
+    context: &Context<'_>,
+) -> Result<Option<Socket>, Failure> {
+    if let Some(path) = wanted {
+        return Ok(Some(Socket::bind(path)?));
+    }
+    for path in config::control_sockets(file, context.env) {
+        match Socket::bind(&path) {
+            Ok(socket) => return Ok(Some(socket)),
+            Err(in_use @ BindError::InUse { .. }) => return Err(in_use.into()),
+            Err(error) => warn!("{}", config::with_causes(&error)),
+        }
+    }
+    warn!("no place for a control socket; SIGHUP reloads all the same, --socket names a place");
+    Ok(None)
+}
+
 async fn serve(
-    bound: Bound,
-    ledger: Arc<Embedded>,
-    summary: &[(&str, String)],
+    started: Started<'_>,
+    ears: Ears,
     log: Log,
     notices: &Notices,
 ) -> Result<ExitCode, Failure> {
-    let mut signals = Signals::watch()?;
-    let urls: Vec<String> = bound
-        .addrs()
-        .map(|addr| format!("http://{addr}/v1"))
-        .collect();
-    announce(log, &urls, summary, notices);
-    let (drain, draining) = tokio::sync::oneshot::channel::<()>();
-    let running = bound.run(async {
-        let _asked_or_gone = draining.await;
-    });
-    tokio::select! {
-        // How it went is in the log.
-        Drained { .. } = running => {}
-        () = second_signal(&mut signals, drain, log, notices) => {
-            return Err(Failure::user("cut by a second signal"));
+    let Started {
+        bound,
+        ledger,
+        socket,
+        reloading,
+        life,
+    } = started;
+    let Ears {
+        mut signals,
+        hangups,
+    } = ears;
+    let desk = reloading.desk();
+    let answering = async {
+        match &socket {
+            Some(socket) => socket.serve(desk).await,
+            None => pending::<Infallible>().await,
         }
     };
-    ledger
-        .close()
-        .await
-        .map_err(|error| Failure::internal("cannot close the ledger", &error))?;
+    let reloading = async {
+        reloading.run(hangups).await;
+        pending::<Infallible>().await
+    };
+    let ended = tokio::select! {
+        biased;
+        // How it went is in the log.
+        Drained { .. } = bound.run(life.draining()) => Ok(()),
+        () = second_signal(&mut signals, &life, log, notices) => {
+            Err(Failure::user("cut by a second signal"))
+        }
+        never = answering => match never {},
+        never = reloading => match never {},
+    };
+    if let Some(Err(error)) = socket.map(Socket::close) {
+        warn!(%error, "the control socket cannot be removed");
+    }
+    ended?;
+    ledger.close().await.map_err(|error| match error {
+        LedgerError::Undelivered { .. } => Failure::user(error.to_string()),
+        error => Failure::internal("cannot close the ledger", &error),
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Drains at the first signal, resolves at the second.
-async fn second_signal(
-    signals: &mut Signals,
-    drain: tokio::sync::oneshot::Sender<()>,
-    log: Log,
-    notices: &Notices,
-) {
-    signals.next().await;
-    tell(log, notices, "draining; a second signal cuts");
-    // The receiver is gone only when there is nothing to drain.
-    let _told = drain.send(());
+/// Drains at the first signal, resolves at the second. A drain that was begun otherwise makes the first one the second.
+async fn second_signal(signals: &mut Signals, life: &Tracker, log: Log, notices: &Notices) {
+    tokio::select! {
+        () = signals.next() => {
+            life.drain();
+            // What listens has its turn first, so that what is said is so.
+            tokio::task::yield_now().await;
+            log.tell(notices, "draining; a second signal cuts");
+        }
+        () = life.draining() => {}
+    }
     signals.next().await;
 }
 
 // === what people are told ===
 
 /// What the gateway is made of: a word, and what there is of it.
-fn summary(config: &Config, ledger: &Embedded) -> Vec<(&'static str, String)> {
+fn summary(config: &Config, store: String) -> Vec<(&'static str, String)> {
     let widest = config
         .routes
         .iter()
@@ -155,7 +258,7 @@ fn summary(config: &Config, ledger: &Embedded) -> Vec<(&'static str, String)> {
     };
     facts.push(("clients", clients));
     facts.push(("manifests", config.registry.manifests().count().to_string()));
-    facts.push(("ledger", ledger.path().display().to_string()));
+    facts.push(("ledger", store));
     if let Some(trace) = &config.trace {
         let text = if trace.keep_text { "kept" } else { "masked" };
         facts.push(("trace", format!("{} (text {text})", trace.dir.display())));
@@ -177,13 +280,22 @@ fn led(route: &Route, config: &Config, widest: usize) -> String {
         .as_ref()
         .map(|model| format!(" as {model}"));
     let upstream = upstream.unwrap_or_default();
+    let fallbacks: String = route
+        .targets()
+        .skip(1)
+        .map(|(provider, model)| format!(", else {provider} as {model}"))
+        .collect();
     format!(
-        "{:widest$} -> {}{upstream} ({base_url})",
+        "{:widest$} -> {}{upstream} ({base_url}){fallbacks}",
         route.model, route.provider
     )
 }
 
-fn announce(log: Log, urls: &[String], facts: &[(&str, String)], notices: &Notices) {
+fn announce(log: Log, addresses: &[SocketAddr], facts: &[(&str, String)], notices: &Notices) {
+    let urls: Vec<String> = addresses
+        .iter()
+        .map(|address| format!("http://{address}/v1"))
+        .collect();
     match log {
         Log::Json => {
             let facts: Vec<String> = facts
@@ -204,35 +316,3 @@ fn announce(log: Log, urls: &[String], facts: &[(&str, String)], notices: &Notic
         }
     }
 }
-
-fn tell(log: Log, notices: &Notices, message: &str) {
-    match log {
-        Log::Json => info!("{message}"),
-        Log::Text => notices.say(message),
-    }
-}
-
-fn log_to_stderr(log: Log, context: &Context<'_>) {
-    let filter = filter(context.env).unwrap_or_else(|refused| {
-        context.notices.warn(&refused);
-        EnvFilter::new(LEVEL)
-    });
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match log {
-        Log::Json => subscriber.json().init(),
-        Log::Text => subscriber.with_ansi(context.notices.coloured()).init(),
-    }
-}
-
-fn filter(env: &Environment) -> Result<EnvFilter, String> {
-    let wanted = env
-        .filled("FARRIER_LOG")
-        .unwrap_or_else(|| LEVEL.to_owned());
-    let parsed = EnvFilter::builder().parse(wanted);
-    parsed.map_err(|error| format!("FARRIER_LOG is not a filter: {}", with_causes(&error)))
-}
-
-/// One event for each request, and what goes wrong.
-const LEVEL: &str = "info";

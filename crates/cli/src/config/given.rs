@@ -191,6 +191,11 @@ impl Given<'_> {
         matches!(self.value.get_ref(), DeValue::String(text) if text.contains(sign))
     }
 
+    /// Whether it is a text.
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.value.get_ref(), DeValue::String(_))
+    }
+
     /// A text that is not empty.
     pub(super) fn text(&mut self) -> Option<At<String>> {
         self.parsed("a text", |text| Some(text.to_owned()))
@@ -256,6 +261,17 @@ impl Given<'_> {
         })
     }
 
+    /// `true` or `false`.
+    pub(super) fn truth(&mut self) -> Option<At<bool>> {
+        match self.value.get_ref() {
+            DeValue::Boolean(value) => Some(self.at(*value)),
+            other => {
+                self.wrong("true or false", kind(other));
+                None
+            }
+        }
+    }
+
     /// A whole number of at least one.
     pub(super) fn count(&mut self) -> Option<At<u64>> {
         let expected = "a whole number of at least 1";
@@ -270,6 +286,44 @@ impl Given<'_> {
             other => self.wrong(expected, kind(other)),
         }
         None
+    }
+
+    /// A whole number between these.
+    pub(super) fn number(&mut self, within: RangeInclusive<u64>) -> Option<At<u64>> {
+        let expected = format!("a whole number from {} to {}", within.start(), within.end());
+        let number = match self.value.get_ref() {
+            DeValue::Integer(number) => number,
+            other => {
+                self.wrong(&expected, kind(other));
+                return None;
+            }
+        };
+        let parsed = u64::from_str_radix(number.as_str(), number.radix());
+        match parsed.ok().filter(|parsed| within.contains(parsed)) {
+            Some(parsed) => Some(self.at(parsed)),
+            None => {
+                self.wrong(&expected, &number.to_string());
+                None
+            }
+        }
+    }
+
+    /// Whole numbers between these: a list of them, or one alone.
+    pub(super) fn numbers(&mut self, within: RangeInclusive<u64>) -> Vec<At<u64>> {
+        let DeValue::Array(items) = self.value.get_ref() else {
+            return self.number(within).into_iter().collect();
+        };
+        let mut read = Vec::new();
+        for value in items.iter() {
+            let mut item = Given {
+                name: self.name,
+                within: self.within,
+                value,
+                reading: self.reading,
+            };
+            read.extend(item.number(within.clone()));
+        }
+        read
     }
 
     /// Texts that `parse` understands: a list of them, or one alone.
@@ -355,7 +409,11 @@ impl Given<'_> {
     /// A table that may be there several times.
     pub(super) fn tables<T: Default>(&mut self, keys: &'static [Key<T>]) -> Vec<At<T>> {
         let name = self.name;
-        let expected = format!("tables, each as [[{name}]],");
+        let place = match self.within.trim_matches(['[', ']']) {
+            TOP => format!("[[{name}]]"),
+            within => format!("[[{within}.{name}]]"),
+        };
+        let expected = format!("tables, each as {place},");
         let items = match self.value.get_ref() {
             DeValue::Array(items) => items,
             DeValue::Table(_) => {
@@ -378,9 +436,7 @@ impl Given<'_> {
             match value.get_ref() {
                 DeValue::Table(table) => {
                     let line = item.line();
-                    let value = item
-                        .reading
-                        .table(table, &format!("[[{name}]]"), line, keys);
+                    let value = item.reading.table(table, &place, line, keys);
                     read.push(At { value, line });
                 }
                 other => item.wrong(&expected, kind(other)),

@@ -46,6 +46,15 @@ impl Mistake {
         }
     }
 
+    /// For whoever asked over the control socket.
+    pub(crate) fn told(&self, file: &str) -> farrier_control::Mistake {
+        farrier_control::Mistake {
+            file: (!self.elsewhere).then(|| file.to_owned()),
+            line: self.line,
+            message: self.message.clone(),
+        }
+    }
+
     /// `farrier.toml:12: message`.
     pub(crate) fn shown(&self, file: &Path) -> String {
         let (file, message) = (file.display(), &self.message);

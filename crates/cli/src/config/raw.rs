@@ -3,19 +3,25 @@
 //! A row of a table carries the key's name, its documentation and what reading it does, so that the three cannot drift
 //! apart; `docs/configuration.md` is held to the same rows by a test.
 
+mod care;
+mod ledger;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use farrier_gateway::config::{Api, HttpVersion, PassThrough};
+use farrier_gateway::config::{Api, HttpVersion, Need, PassThrough};
 use farrier_secrets::SecretRef;
 use http::{HeaderName, Uri};
 use serde::Serialize;
 
 use super::given::Absent::{Means, Required};
 use super::given::{At, Given, Key, Reading};
+
+pub(super) use care::{RawBreaker, RawFallback, RawPerCaller, RawRetry};
+pub(super) use ledger::RawLedger;
 
 /// The whole file.
 #[derive(Debug, Default)]
@@ -37,12 +43,14 @@ pub(super) struct RawGateway {
     pub(super) default_provider: Option<At<String>>,
     pub(super) public_provider_key: Option<At<String>>,
     pub(super) public_base_url: Option<At<String>>,
+    pub(super) watch: Option<At<bool>>,
     pub(super) max_body: Option<At<u64>>,
     pub(super) max_reply: Option<At<u64>>,
     pub(super) max_header: Option<At<u64>>,
     pub(super) max_connections: Option<At<u64>>,
     pub(super) max_streams: Option<At<u64>>,
     pub(super) deadlines: RawDeadlines,
+    pub(super) per_caller: RawPerCaller,
 }
 
 /// `[gateway.deadlines]`
@@ -51,6 +59,7 @@ pub(super) struct RawDeadlines {
     pub(super) connect: Option<At<Duration>>,
     pub(super) first_byte: Option<At<Duration>>,
     pub(super) silence: Option<At<Duration>>,
+    pub(super) reply: Option<At<Duration>>,
     pub(super) request: Option<At<Duration>>,
     pub(super) header: Option<At<Duration>>,
     pub(super) write: Option<At<Duration>>,
@@ -64,6 +73,8 @@ pub(super) struct RawClient {
     pub(super) name: Option<At<String>>,
     pub(super) agent: Option<At<String>>,
     pub(super) key: Option<At<SecretRef>>,
+    pub(super) max_concurrent: Option<At<u64>>,
+    pub(super) requests_per_minute: Option<At<u64>>,
 }
 
 /// `[[provider]]`
@@ -78,6 +89,11 @@ pub(super) struct RawProvider {
     pub(super) http_version: Option<At<HttpVersion>>,
     pub(super) ca_file: Option<At<PathBuf>>,
     pub(super) pass_through: Option<At<PassThrough>>,
+    pub(super) max_concurrent: Option<At<u64>>,
+    pub(super) max_queued: Option<At<u64>>,
+    pub(super) queue_wait: Option<At<Duration>>,
+    pub(super) retry: RawRetry,
+    pub(super) breaker: RawBreaker,
 }
 
 /// `[[route]]`
@@ -86,16 +102,10 @@ pub(super) struct RawRoute {
     pub(super) model: Option<At<String>>,
     pub(super) provider: Option<At<String>>,
     pub(super) upstream_model: Option<At<String>>,
-}
-
-/// `[ledger]`
-#[derive(Debug, Default)]
-pub(super) struct RawLedger {
-    pub(super) path: Option<At<PathBuf>>,
-    pub(super) ttl: Option<At<Duration>>,
-    pub(super) max_size: Option<At<u64>>,
-    pub(super) max_entries_per_scope: Option<At<u64>>,
-    pub(super) encryption_key: Option<At<SecretRef>>,
+    pub(super) fallbacks: Vec<At<RawFallback>>,
+    pub(super) fall_back_on: Option<Vec<At<Need>>>,
+    pub(super) public_provider_key: Option<At<String>>,
+    pub(super) public_base_url: Option<At<String>>,
 }
 
 /// `[registry]`
@@ -130,6 +140,8 @@ pub(super) fn read(text: &str) -> (RawFile, Reading) {
 
 /// Long enough for anyone; a slip of the unit is longer.
 const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
+/// None is a queue too.
+const QUEUED: RangeInclusive<u64> = 0..=1_000_000;
 /// A second to a century, in years of 365.25 days as their writing is understood.
 const AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_155_760_000);
 
@@ -187,10 +199,10 @@ const FILE: &[Key<RawFile>] = &[
     Key {
         name: "ledger",
         also: &[],
-        takes: "a table",
+        takes: "a table, or its `url` alone",
         absent: Means("the defaults below"),
         doc: "Where turns are remembered, and for how long.",
-        read: |raw, given| raw.ledger = given.table(LEDGER).unwrap_or_default().value,
+        read: |raw, given| raw.ledger = ledger::ledger(given),
     },
     Key {
         name: "registry",
@@ -252,6 +264,14 @@ const GATEWAY: &[Key<RawGateway>] = &[
         read: |raw, given| raw.public_base_url = url(given),
     },
     Key {
+        name: "watch",
+        also: &["reload", "hot_reload"],
+        takes: "`true` or `false`",
+        absent: Means("`true`"),
+        doc: "Whether a change of this file, or of a file it names, takes effect without being asked for.",
+        read: |raw, given| raw.watch = given.truth(),
+    },
+    Key {
         name: "max_body",
         also: &[],
         takes: "a size",
@@ -299,6 +319,16 @@ const GATEWAY: &[Key<RawGateway>] = &[
         doc: "How long each step may take.",
         read: |raw, given| raw.deadlines = given.table(DEADLINES).unwrap_or_default().value,
     },
+    Key {
+        name: "per_caller",
+        also: &["limits", "rate_limits"],
+        takes: "a table",
+        absent: Means("no limits"),
+        doc: "What each caller may have: a client without limits of its own, or without keys each session.",
+        read: |raw, given| {
+            raw.per_caller = given.table(care::PER_CALLER).unwrap_or_default().value;
+        },
+    },
 ];
 
 const DEADLINES: &[Key<RawDeadlines>] = &[
@@ -325,6 +355,14 @@ const DEADLINES: &[Key<RawDeadlines>] = &[
         absent: Means("`\"2m\"`"),
         doc: "Between two pieces of a reply.",
         read: |raw, given| raw.silence = given.duration(WAIT),
+    },
+    Key {
+        name: "reply",
+        also: &["total"],
+        takes: "a time",
+        absent: Means("`\"10m\"`"),
+        doc: "From a request's head until the head of its reply, over all attempts and fallbacks.",
+        read: |raw, given| raw.reply = given.duration(WAIT),
     },
     Key {
         name: "request",
@@ -392,6 +430,22 @@ const CLIENT: &[Key<RawClient>] = &[
         absent: Required,
         doc: "What the client presents as a bearer token or in `x-api-key`.",
         read: |raw, given| raw.key = given.secret(),
+    },
+    Key {
+        name: "max_concurrent",
+        also: &["concurrency"],
+        takes: "a number",
+        absent: Means("that of `[gateway.per_caller]`"),
+        doc: "Requests that it may have under way; one more is refused with 429.",
+        read: |raw, given| raw.max_concurrent = given.count(),
+    },
+    Key {
+        name: "requests_per_minute",
+        also: &["rpm", "rate_limit"],
+        takes: "a number",
+        absent: Means("that of `[gateway.per_caller]`"),
+        doc: "Requests that it may make in a minute; one more is refused with 429.",
+        read: |raw, given| raw.requests_per_minute = given.count(),
     },
 ];
 
@@ -484,6 +538,46 @@ const PROVIDER: &[Key<RawProvider>] = &[
             ]);
         },
     },
+    Key {
+        name: "max_concurrent",
+        also: &["concurrency"],
+        takes: "a number",
+        absent: Means("no limit"),
+        doc: "Requests that it answers at once. More wait in queues, one for each caller, served in turn.",
+        read: |raw, given| raw.max_concurrent = given.count(),
+    },
+    Key {
+        name: "max_queued",
+        also: &["queue"],
+        takes: "a number",
+        absent: Means("`256`"),
+        doc: "Requests that may wait, of all callers; one too many costs the caller who has most of them its latest.",
+        read: |raw, given| raw.max_queued = given.number(QUEUED),
+    },
+    Key {
+        name: "queue_wait",
+        also: &["max_wait"],
+        takes: "a time",
+        absent: Means("`\"30s\"`"),
+        doc: "How long one may wait; after it the answer is 503.",
+        read: |raw, given| raw.queue_wait = given.duration(WAIT),
+    },
+    Key {
+        name: "retry",
+        also: &["retries"],
+        takes: "a table",
+        absent: Means("the defaults below"),
+        doc: "When a request is sent again.",
+        read: |raw, given| raw.retry = given.table(care::RETRY).unwrap_or_default().value,
+    },
+    Key {
+        name: "breaker",
+        also: &["circuit_breaker"],
+        takes: "a table",
+        absent: Means("the defaults below"),
+        doc: "When it is left alone for a while.",
+        read: |raw, given| raw.breaker = given.table(care::BREAKER).unwrap_or_default().value,
+    },
 ];
 
 const ROUTE: &[Key<RawRoute>] = &[
@@ -511,48 +605,37 @@ const ROUTE: &[Key<RawRoute>] = &[
         doc: "What the provider calls it; manifests match on it.",
         read: |raw, given| raw.upstream_model = given.text(),
     },
-];
-
-const LEDGER: &[Key<RawLedger>] = &[
     Key {
-        name: "path",
-        also: &["file", "url"],
-        takes: "a path",
-        absent: Means("`$XDG_STATE_HOME/farrier/ledger.db`, or in `~/.local/state`"),
-        doc: "The file; it belongs to one gateway at a time.",
-        read: |raw, given| raw.path = given.path(),
+        name: "fallbacks",
+        also: &["fallback"],
+        takes: "tables",
+        absent: Means("nobody else answers"),
+        doc: "Who answers in need, in order.",
+        read: |raw, given| raw.fallbacks = given.tables(care::FALLBACK),
     },
     Key {
-        name: "ttl",
-        also: &["max_age"],
-        takes: "a time",
-        absent: Means("`\"30days\"`"),
-        doc: "How long a turn is remembered.",
-        read: |raw, given| raw.ttl = given.duration(AGE),
+        name: "fall_back_on",
+        also: &[],
+        takes: "a list of needs",
+        absent: Means("all but `not_found` and `unauthorized`"),
+        doc: "Which needs send a request on to the next; see below.",
+        read: |raw, given| raw.fall_back_on = Some(care::needs(given)),
     },
     Key {
-        name: "max_size",
-        also: &["max_bytes"],
-        takes: "a size",
-        absent: Means("`\"1GiB\"`"),
-        doc: "What all turns may weigh together; the oldest go first.",
-        read: |raw, given| raw.max_size = given.bytes(),
+        name: "public_provider_key",
+        also: &["provider_key"],
+        takes: "a name",
+        absent: Means("that of `[gateway]`"),
+        doc: "The key under which a harness lists this route's provider.",
+        read: |raw, given| raw.public_provider_key = given.text(),
     },
     Key {
-        name: "max_entries_per_scope",
-        also: &["max_entries"],
-        takes: "a number",
-        absent: Means("`100000`"),
-        doc: "How many turns one client may have; its oldest go first.",
-        read: |raw, given| raw.max_entries_per_scope = given.count(),
-    },
-    Key {
-        name: "encryption_key",
-        also: &["key"],
-        takes: "a secret",
-        absent: Means("the file is not encrypted"),
-        doc: "64 hexadecimal digits, as `openssl rand -hex 32` prints them.",
-        read: |raw, given| raw.encryption_key = given.secret(),
+        name: "public_base_url",
+        also: &["base_url"],
+        takes: "a URL",
+        absent: Means("that of `[gateway]`"),
+        doc: "The base URL that a harness is configured with for this route.",
+        read: |raw, given| raw.public_base_url = url(given),
     },
 ];
 
@@ -640,10 +723,14 @@ pub(crate) fn sections() -> Vec<Section> {
     vec![
         section("[gateway]", GATEWAY),
         section("[gateway.deadlines]", DEADLINES),
+        section("[gateway.per_caller]", care::PER_CALLER),
         section("[[client]]", CLIENT),
         section("[[provider]]", PROVIDER),
+        section("[provider.retry]", care::RETRY),
+        section("[provider.breaker]", care::BREAKER),
         section("[[route]]", ROUTE),
-        section("[ledger]", LEDGER),
+        section("[[route.fallbacks]]", care::FALLBACK),
+        section("[ledger]", ledger::LEDGER),
         section("[registry]", REGISTRY),
         section("[trace]", TRACE),
     ]

@@ -82,25 +82,53 @@ fn place(line: Option<usize>, message: String) -> Mistake {
     }
 }
 
-/// The manifests below a directory.
-fn read(directory: &Path) -> io::Result<Vec<Source>> {
-    let mut sources = Vec::new();
-    let mut below = vec![(directory.to_owned(), 0)];
-    while let Some((directory, depth)) = below.pop() {
+/// What a directory holds.
+#[derive(Debug, Default)]
+pub(crate) struct Below {
+    /// It, and those below it that are looked into.
+    pub(crate) directories: Vec<PathBuf>,
+    /// In the order of their paths.
+    pub(crate) manifests: Vec<PathBuf>,
+}
+
+/// Looks for manifests in a directory.
+///
+/// A hidden entry is none: editors keep their drafts there, and Kubernetes the versions of a mounted map, to which the
+/// visible names are links.
+///
+/// # Errors
+///
+/// A directory that cannot be read.
+pub(crate) fn below(directory: &Path) -> io::Result<Below> {
+    let mut found = Below::default();
+    let mut next = vec![(directory.to_owned(), 0)];
+    while let Some((directory, depth)) = next.pop() {
         for entry in fs::read_dir(&directory)? {
-            let path = entry?.path();
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let path = entry.path();
             if path.is_dir() {
                 if depth < MAX_DEPTH {
-                    below.push((path, depth + 1));
+                    next.push((path, depth + 1));
                 }
             } else if is_manifest_path(&path.to_string_lossy()) {
-                let text = fs::read_to_string(&path)?;
-                sources.push(Source {
-                    path: path.display().to_string(),
-                    text,
-                });
+                found.manifests.push(path);
             }
         }
+        found.directories.push(directory);
     }
-    Ok(sources)
+    found.manifests.sort_unstable();
+    Ok(found)
+}
+
+/// The manifests below a directory.
+fn read(directory: &Path) -> io::Result<Vec<Source>> {
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(&path)?;
+        let path = path.display().to_string();
+        Ok(Source { path, text })
+    };
+    below(directory)?.manifests.into_iter().map(read).collect()
 }

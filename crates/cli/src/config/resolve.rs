@@ -3,6 +3,9 @@
 //! Defaults are filled in, secrets fetched, manifests loaded, paths made whole. Whatever cannot be is noted, and what
 //! depends on it left out, so that the rest is still looked at.
 
+mod care;
+mod ledger;
+
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,10 +13,10 @@ use std::sync::Arc;
 
 use farrier_compat::registry::Registry;
 use farrier_gateway::config::{
-    Client, Config, Credential, Deadlines, Limits, Mistake as Wrong, Mistakes, Provider,
-    PublicRoute, Route, TraceConfig,
+    CallerLimits, Client, Config, Credential, Deadlines, Limits, Mistake as Wrong, Mistakes,
+    Provider, PublicRoute, Route, TraceConfig,
 };
-use farrier_ledger::{EmbeddedConfig, EncryptionKey, Ledger, OpenError};
+use farrier_ledger::{Ledger, OutboxConfig, Store};
 use farrier_secrets::{Secret, SecretRef};
 use http::header::AUTHORIZATION;
 
@@ -21,10 +24,10 @@ use super::Environment;
 use super::given::At;
 use super::mistakes::{Mistake, sorted};
 use super::raw::{
-    RawClient, RawFile, RawGateway, RawLedger, RawProvider, RawRegistry, RawRoute, RawTrace,
-    TraceText,
+    RawClient, RawFile, RawGateway, RawProvider, RawRegistry, RawRoute, RawTrace, TraceText,
 };
 use super::registry::{self, Directory};
+use super::sources::Sources;
 
 /// What the command line says in place of the file.
 #[derive(Clone, Debug, Default)]
@@ -44,11 +47,15 @@ pub(super) struct Draft {
     pub(super) limits: Limits,
     pub(super) deadlines: Deadlines,
     pub(super) clients: Vec<Client>,
+    pub(super) per_caller: CallerLimits,
     pub(super) providers: Vec<Provider>,
     pub(super) routes: Vec<Route>,
     pub(super) registry: Arc<Registry>,
-    pub(super) ledger: EmbeddedConfig,
+    pub(super) ledger: Store,
+    pub(super) outbox: OutboxConfig,
     pub(super) trace: Option<TraceConfig>,
+    /// Whether a change of what was read is taken over without being asked to.
+    pub(super) watch: bool,
     pub(super) lines: Lines,
 }
 
@@ -81,6 +88,7 @@ struct ProviderLines {
 struct RouteLines {
     model: String,
     provider: Option<usize>,
+    fallbacks: Vec<usize>,
 }
 
 /// What a resolution knows besides the file, and what it finds.
@@ -92,6 +100,8 @@ pub(super) struct Resolution<'a> {
     pub(super) unsure: bool,
     pub(super) mistakes: &'a mut Vec<Mistake>,
     pub(super) warnings: &'a mut Vec<Mistake>,
+    /// Every file that is read.
+    pub(super) sources: &'a mut Sources,
 }
 
 /// The address that the documentation speaks of.
@@ -117,11 +127,16 @@ impl Resolution<'_> {
         } = raw;
         let clients = self.clients(clients, &mut lines);
         let providers = self.providers(providers, &mut lines);
-        let routes = routed(routes, &mut lines);
+        let routes = routed(routes, &public(&gateway), &mut lines);
         let listen_line = gateway.listen.first().map(|listen| listen.line);
         lines.listen = listen_line.filter(|_| overrides.listen.is_empty());
         lines.default_provider = gateway.default_provider.as_ref().map(|name| name.line);
-        lines.ledger = ledger.path.as_ref().map(|path| path.line);
+        let url = ledger.url.as_ref().map(|url| url.line);
+        lines.ledger = url.or(ledger.path.as_ref().map(|path| path.line));
+        let deadlines = deadlines(&gateway);
+        // What the gateway waits is the longest wait, so that a store that is late is told from one that fails, and a turn
+        // that is late is queued.
+        let in_time = deadlines.ledger_record;
         let listen = match (&overrides.listen, values(&gateway.listen)) {
             (given, _) if !given.is_empty() => given.clone(),
             (_, typed) if !typed.is_empty() => typed,
@@ -130,15 +145,24 @@ impl Resolution<'_> {
         Draft {
             listen,
             limits: limits(&gateway),
-            deadlines: deadlines(&gateway),
+            deadlines,
             public: public(&gateway),
+            per_caller: care::caller_limits(
+                gateway.per_caller.max_concurrent.as_ref(),
+                gateway.per_caller.requests_per_minute.as_ref(),
+            ),
+            watch: gateway.watch.as_ref().is_none_or(|watch| watch.value),
             allowed_hosts: values(&gateway.allowed_hosts),
             default_provider: gateway.default_provider.map(|name| name.value),
             clients,
             providers,
             routes,
             registry: self.registry(&registry),
-            ledger: self.ledger(ledger),
+            ledger: self.ledger(ledger, in_time * 8 / 10),
+            outbox: OutboxConfig {
+                deadline: in_time * 9 / 10,
+                ..OutboxConfig::default()
+            },
             trace: self.trace(trace, overrides),
             lines,
         }
@@ -147,7 +171,13 @@ impl Resolution<'_> {
     fn clients(&mut self, raw: Vec<At<RawClient>>, lines: &mut Lines) -> Vec<Client> {
         let mut clients = Vec::new();
         for At { value, line } in raw {
-            let RawClient { name, agent, key } = value;
+            let RawClient {
+                name,
+                agent,
+                key,
+                max_concurrent,
+                requests_per_minute,
+            } = value;
             let key = key.and_then(|key| self.secret(&key));
             let (Some(name), Some(key)) = (name, key) else {
                 lines.clients_left_out = true;
@@ -159,9 +189,9 @@ impl Resolution<'_> {
             });
             let agent = agent.map(|agent| agent.value);
             clients.push(Client {
-                name: name.value,
                 agent,
-                key,
+                limits: care::caller_limits(max_concurrent.as_ref(), requests_per_minute.as_ref()),
+                ..Client::new(name.value, key)
             });
         }
         clients
@@ -174,12 +204,14 @@ impl Resolution<'_> {
                 .providers
                 .extend(provider_lines(&value).map(|value| At { value, line }));
             let credential = self.credential(&value);
+            let care = care::of_provider(&value, self.mistakes);
             let (Some(name), Some(base_url)) = (value.name, value.base_url) else {
                 lines.providers_left_out = true;
                 continue;
             };
             providers.push(Provider {
                 api: value.api.map_or_else(Default::default, |api| api.value),
+                care,
                 credential,
                 server: value.server.map(|server| server.value),
                 http: value
@@ -222,9 +254,11 @@ impl Resolution<'_> {
     fn secret(&mut self, reference: &At<SecretRef>) -> Option<Secret> {
         let found = match &reference.value {
             SecretRef::Env { name } => SecretRef::Env { name: name.clone() },
-            SecretRef::File { path } => SecretRef::File {
-                path: self.whole(path),
-            },
+            SecretRef::File { path } => {
+                let path = self.whole(path);
+                self.sources.note_file(&path);
+                SecretRef::File { path }
+            }
         };
         let resolved = found.resolve_noting(&|name| self.env.variable(name));
         match resolved {
@@ -252,43 +286,15 @@ impl Resolution<'_> {
                 line: Some(path.line),
             })
             .collect();
+        directories
+            .iter()
+            .for_each(|directory| self.sources.note_manifests(&directory.path));
         let disable: Vec<String> = values(&raw.disable);
         let disable_line = raw.disable.first().map(|id| id.line);
         registry::load(&directories, &disable, disable_line).unwrap_or_else(|(found, shipped)| {
             self.mistakes.extend(found);
             shipped
         })
-    }
-
-    fn ledger(&mut self, raw: RawLedger) -> EmbeddedConfig {
-        let path = match raw.path {
-            Some(path) => self.whole(&path.value),
-            None => self.env.state_dir().map_or_else(
-                || {
-                    let message = "expected a path in [ledger], got none, \
-                                   and neither XDG_STATE_HOME nor HOME says where state is kept";
-                    self.mistakes.push(Mistake::somewhere(message));
-                    PathBuf::new()
-                },
-                |state| state.join("farrier").join("ledger.db"),
-            ),
-        };
-        let mut config = EmbeddedConfig::new(path);
-        let bounds = &mut config.bounds;
-        set(&mut bounds.ttl, raw.ttl);
-        set(&mut bounds.max_bytes, raw.max_size);
-        set(&mut bounds.max_entries_per_scope, raw.max_entries_per_scope);
-        config.encryption = raw.encryption_key.and_then(|key| self.encryption_key(&key));
-        config
-    }
-
-    fn encryption_key(&mut self, reference: &At<SecretRef>) -> Option<EncryptionKey> {
-        let key = EncryptionKey::from_hex(self.secret(reference)?.expose());
-        if let Err(error) = &key {
-            self.mistakes
-                .push(Mistake::at(reference.line, error.to_string()));
-        }
-        key.ok()
     }
 
     fn trace(&mut self, raw: Option<At<RawTrace>>, overrides: &Overrides) -> Option<TraceConfig> {
@@ -305,6 +311,7 @@ impl Resolution<'_> {
     /// A file that is there to be read.
     fn readable(&mut self, path: &At<PathBuf>) -> Option<PathBuf> {
         let whole = self.whole(&path.value);
+        self.sources.note_file(&whole);
         match File::open(&whole) {
             Ok(_) => Some(whole),
             Err(error) => {
@@ -332,22 +339,31 @@ fn provider_lines(raw: &RawProvider) -> Option<ProviderLines> {
     })
 }
 
-fn routed(raw: Vec<At<RawRoute>>, lines: &mut Lines) -> Vec<Route> {
+fn routed(raw: Vec<At<RawRoute>>, public: &PublicRoute, lines: &mut Lines) -> Vec<Route> {
     let mut routes = Vec::new();
     for At { value, line } in raw {
         let (Some(model), Some(provider)) = (value.model, value.provider) else {
             continue;
         };
+        let fallbacks = care::fallbacks(value.fallbacks);
         let known = RouteLines {
             model: model.value.clone(),
             provider: Some(provider.line),
+            fallbacks: fallbacks.iter().map(|fallback| fallback.line).collect(),
         };
         lines.routes.push(At { value: known, line });
-        routes.push(Route {
-            model: model.value,
-            provider: provider.value,
-            upstream_model: value.upstream_model.map(|model| model.value),
-        });
+        let mut route = Route::new(model.value, provider.value);
+        route.upstream_model = value.upstream_model.map(|model| model.value);
+        route.fallbacks = fallbacks
+            .into_iter()
+            .map(|fallback| fallback.value)
+            .collect();
+        if let Some(needs) = value.fall_back_on {
+            route.fall_back_on = values(&needs);
+        }
+        let facts = (value.public_provider_key, value.public_base_url);
+        route.public = care::public_of_route(public, facts);
+        routes.push(route);
     }
     routes
 }
@@ -379,6 +395,7 @@ fn deadlines(raw: &RawGateway) -> Deadlines {
     set(&mut deadlines.connect, raw.connect.clone());
     set(&mut deadlines.first_byte, raw.first_byte.clone());
     set(&mut deadlines.silence, raw.silence.clone());
+    set(&mut deadlines.reply, raw.reply.clone());
     set(&mut deadlines.request_body, raw.request.clone());
     set(&mut deadlines.ledger_recall, raw.ledger.clone());
     set(&mut deadlines.ledger_record, raw.ledger.clone());
@@ -430,6 +447,7 @@ impl Draft {
         config.limits = self.limits;
         config.deadlines = self.deadlines;
         config.clients = self.clients;
+        config.per_caller = self.per_caller;
         config.providers = self.providers;
         config.routes = self.routes;
         config.default_provider = self.default_provider;
@@ -458,7 +476,12 @@ impl Lines {
         let line = match wrong {
             Wrong::NoProvider if self.unsure || self.providers_left_out => return None,
             Wrong::OpenListener { .. } if self.unsure || self.clients_left_out => return None,
-            Wrong::RouteProviderUnknown { provider, .. } if self.knows_of(provider) => return None,
+            Wrong::FallbackProviderUnknown { provider, .. }
+            | Wrong::RouteProviderUnknown { provider, .. }
+                if self.knows_of(provider) =>
+            {
+                return None;
+            }
             Wrong::DefaultProviderUnknown { name, .. } if self.knows_of(name) => return None,
             Wrong::BaseUrl { provider, .. } => self.provider(provider).and_then(|at| at.base_url),
             Wrong::CaFile { provider, .. } => self.provider(provider).and_then(|at| at.ca_file),
@@ -469,6 +492,11 @@ impl Lines {
                 self.provider(provider).and_then(|at| at.credential)
             }
             Wrong::DefaultProviderUnknown { .. } => self.default_provider,
+            Wrong::FallbackProviderUnknown { model, index, .. }
+            | Wrong::FallbackRepeated { model, index, .. } => {
+                let route = self.routes.iter().find(|route| route.value.model == *model);
+                route.and_then(|route| route.value.fallbacks.get(*index).copied())
+            }
             Wrong::NoListener | Wrong::OpenListener { .. } => self.listen,
             Wrong::ProviderRepeated { name } => {
                 last(&self.providers, |provider| provider.name == *name)
@@ -495,7 +523,7 @@ impl Lines {
         }
     }
 
-    pub(super) fn ledger_mistake(&self, error: &OpenError) -> Mistake {
+    pub(super) fn ledger_mistake(&self, error: &dyn std::error::Error) -> Mistake {
         self.at_ledger(with_causes(error))
     }
 

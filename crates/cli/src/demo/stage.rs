@@ -63,9 +63,8 @@ impl Stage {
             format!("http://{}/v1", sim.addr()),
         )];
         config.routes = vec![Route {
-            model: CLIENT_MODEL.to_owned(),
-            provider: "persona".to_owned(),
             upstream_model: Some(upstream_model.clone()),
+            ..Route::new(CLIENT_MODEL, "persona")
         }];
         config.trace = Some(TraceConfig::new(upkeep.transcripts()));
         let bound = Gateway::bind(config).await?;

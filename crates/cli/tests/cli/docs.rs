@@ -61,6 +61,7 @@ fn variables_that_are_read_are_documented() {
         "FARRIER_LOG",
         "NO_COLOR",
         "XDG_CONFIG_HOME",
+        "XDG_RUNTIME_DIR",
         "XDG_STATE_HOME",
         "COLUMNS",
     ] {

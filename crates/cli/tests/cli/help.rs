@@ -14,7 +14,11 @@ fn help_says_what_there_is() {
     Commands:
       demo         Show the main job: a client that fails on a strict model finishes through Farrier
       up           Run the gateway
+      reload       Have the gateway that runs read its configuration again
+      status       Say how the gateway that runs is doing
       check        Look for mistakes in a configuration, and report all of them
+      config       Write a harness's configuration for a route
+      stage        Put together what an image needs of the manifests: plugins, records, how to copy them
       registry     Look at the manifests: what there is, what is wrong, what applies to a request
       sim          Play a strict thinking model over HTTP
       completions  Print completions for a shell
@@ -57,7 +61,18 @@ fn completions_know_every_subcommand() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let said = Home::new().run(&["completions", shell]);
         assert_eq!(said.code, Some(0));
-        for word in ["check", "completions", "demo", "registry", "sim", "up"] {
+        for word in [
+            "check",
+            "completions",
+            "config",
+            "demo",
+            "registry",
+            "reload",
+            "sim",
+            "stage",
+            "status",
+            "up",
+        ] {
             assert!(said.stdout.contains(word), "{shell} lacks {word}");
         }
     }

@@ -1,5 +1,6 @@
 //! A home directory with nothing in it, and the binary run there.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
 
 /// How long any single step may take.
@@ -37,6 +40,16 @@ pub(crate) struct Running {
     stderr: Receiver<String>,
     stdout: Option<JoinHandle<String>>,
     seen: String,
+}
+
+/// A command whose stderr is a terminal.
+#[derive(Debug)]
+pub(crate) struct OnTerminal {
+    child: Child,
+    /// The end that people look at.
+    terminal: File,
+    /// Told when the command has ended.
+    ended: Receiver<()>,
 }
 
 impl Home {
@@ -90,6 +103,30 @@ impl Home {
     /// Starts a command that ends by a signal.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         Running::start(&mut self.command(arguments))
+    }
+
+    /// Starts a command that believes that somebody watches.
+    pub(crate) fn start_on_terminal(&self, arguments: &[&str]) -> OnTerminal {
+        let terminal =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&terminal).unwrap();
+        unlockpt(&terminal).unwrap();
+        let name = ptsname(&terminal, Vec::new()).unwrap();
+        let theirs = File::options().write(true).open(name.to_str().unwrap());
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::piped()).stderr(theirs.unwrap());
+        let mut child = command.spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let (end, ended) = channel();
+        drop(std::thread::spawn(move || {
+            stdout.read_to_end(&mut Vec::new()).unwrap();
+            end.send(())
+        }));
+        OnTerminal {
+            child,
+            terminal: File::from(terminal),
+            ended,
+        }
     }
 
     /// Everything that lies in files here, names included.
@@ -206,6 +243,12 @@ impl Running {
         self.child.id()
     }
 
+    /// Reads no more of what it says, and closes the pipe.
+    pub(crate) fn turn_away(&mut self) {
+        let (_, nothing) = channel();
+        self.stderr = nothing;
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -226,6 +269,39 @@ impl Running {
             stdout,
             stderr: std::mem::take(&mut self.seen),
         }
+    }
+}
+
+impl OnTerminal {
+    /// Looks at the terminal until this is on it.
+    pub(crate) fn until(&mut self, shown: &str) {
+        let mut seen = String::new();
+        while !seen.contains(shown) {
+            let mut readable = [PollFd::new(&self.terminal, PollFlags::IN)];
+            let within = Timespec::try_from(PATIENCE).unwrap();
+            assert_eq!(poll(&mut readable, Some(&within)).unwrap(), 1, "{seen}");
+            let mut bytes = [0; 1024];
+            let read = self.terminal.read(&mut bytes).unwrap();
+            seen.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
+    }
+
+    /// Closes the terminal and tells the command, as the system tells whoever has it for its own; gives its exit code.
+    pub(crate) fn hang_up(self) -> Option<i32> {
+        let Self {
+            mut child,
+            terminal,
+            ended,
+        } = self;
+        drop(terminal);
+        kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+        let ended = ended.recv_timeout(PATIENCE);
+        if ended.is_err() {
+            child.kill().unwrap();
+        }
+        let status = child.wait().unwrap();
+        assert!(ended.is_ok(), "it does not end");
+        status.code()
     }
 }
 

@@ -10,12 +10,16 @@
 )]
 
 mod check;
+mod configure;
 mod demo;
 mod docs;
 mod faults;
+mod fleet;
 mod help;
 mod home;
 mod registry;
+mod reload;
 mod secrecy;
 mod sim;
+mod stage;
 mod up;

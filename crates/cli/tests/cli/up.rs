@@ -50,14 +50,14 @@ fn request(messages: &[Value]) -> String {
     json!({"model": "moonshotai/kimi-k2.6", "messages": messages, "tools": [exec]}).to_string()
 }
 
-async fn ask(gateway: SocketAddr, messages: &[Value]) -> RawResponse {
+pub(crate) async fn ask(gateway: SocketAddr, messages: &[Value]) -> RawResponse {
     let mut client = RawClient::connect(gateway).await;
     client.post("/v1/chat/completions", request(messages)).await;
     client.response().await
 }
 
 /// The calls of a reply, as messages that come next.
-fn next(reply: &RawResponse) -> Vec<Value> {
+pub(crate) fn next(reply: &RawResponse) -> Vec<Value> {
     assert_eq!(reply.status, 200, "{}", reply.text());
     let body: Value = serde_json::from_slice(&reply.body).unwrap();
     let calls = &body["choices"][0]["message"]["tool_calls"];
@@ -215,6 +215,24 @@ fn a_ledger_that_another_gateway_has_is_refused_with_what_to_do() {
     );
     first.signal(Signal::TERM);
     assert_eq!(first.ended().code, Some(0));
+}
+
+/// As `farrier up 2>&1 | head` has it: the log is lost, the requests are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_the_log_that_left_is_no_failure() {
+    let home = home();
+    let sim = persona(&home).await;
+    let mut up = home.start(&["up"]);
+    let gateway = up.listening();
+    up.turn_away();
+    // The first line after it is what closes the pipe.
+    for _ in 0..3 {
+        let reply = ask(gateway, &[json!({"role": "user", "content": "hello"})]).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+    up.signal(Signal::TERM);
+    assert_eq!(up.ended().code, Some(0));
+    sim.stop().await;
 }
 
 #[test]

@@ -6,12 +6,14 @@
 //! in place of `delta`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use bytes::Bytes;
 
 use super::{At, Note, Notes, What};
 use crate::fault::Fault;
 use crate::wire::chat::Chunk;
+use crate::wire::refrain::Words;
 use crate::wire::sse;
 use crate::wire::turn::TurnRecord;
 
@@ -28,9 +30,9 @@ pub enum Event<'e> {
         edited: bool,
     },
     /// `data: [DONE]`.
-    Done(Bytes),
+    Done(&'e Bytes),
     /// Anything else: an event without choices, or one that is not JSON.
-    Opaque(Bytes),
+    Opaque(&'e Bytes),
 }
 
 /// Where the bytes of a chunk come from.
@@ -73,12 +75,30 @@ pub enum End {
 }
 
 /// A pass over one reply.
+///
+/// # Repeats
+/// Most chunks are the one before over again, with other words (see `wire::refrain`: what
+/// repeats opens no call, names no id and gives no reason to finish). While every pass
+/// [lets repeats by](Self::lets_repeats_by), none is given such a chunk: it goes by, and
+/// each pass is told its words.
 pub trait StreamPass: Send {
     /// One event in, zero or more out. No I/O, no clock, no waiting.
     ///
     /// # Errors
     /// A [`Fault`] ends the stream with an error event.
     fn event(&mut self, event: Event<'_>, out: &mut Out<'_>) -> Result<(), Fault>;
+
+    /// Whether the pass would let by, as it comes, the chunk it saw last over again, with
+    /// whatever words. A pass that reads more of such a chunk than [`Words`] tell must not.
+    fn lets_repeats_by(&self) -> bool {
+        false
+    }
+
+    /// The chunk it saw last goes by over again, with these words. Leaves the pass as
+    /// [`Self::event`] would.
+    fn words(&mut self, words: &Words<'_>) {
+        let _ = words;
+    }
 
     /// The stream is over; emits whatever keeps it well-formed. On
     /// [`End::ClientGone`] nothing is written.
@@ -125,9 +145,12 @@ pub struct Out<'o> {
 #[derive(Debug, Default)]
 pub struct Sink {
     /// What the driver has to do.
-    pub steps: Vec<Step>,
-    /// What was done.
-    pub notes: Notes,
+    steps: Vec<Step>,
+    /// What is being read, and the part of it that goes to the client as it came and is not
+    /// among the steps yet: neighbours leave as one slice.
+    read: Bytes,
+    as_it_came: Range<usize>,
+    notes: Notes,
     /// Ids given to the client → the model's own.
     aliases: HashMap<String, String>,
 }
@@ -144,7 +167,7 @@ impl<'e> Event<'e> {
     /// Reads one frame of a stream.
     pub fn of_frame(frame: &'e Bytes, data: &'e [u8]) -> Self {
         if data == b"[DONE]" {
-            return Self::Done(frame.clone());
+            return Self::Done(frame);
         }
         match Chunk::parse(data) {
             Some(chunk) => Self::Chunk {
@@ -152,7 +175,7 @@ impl<'e> Event<'e> {
                 from: From::Frame(frame),
                 edited: false,
             },
-            None => Self::Opaque(frame.clone()),
+            None => Self::Opaque(frame),
         }
     }
 
@@ -164,7 +187,7 @@ impl<'e> Event<'e> {
                 from: From::Body(body),
                 edited: false,
             },
-            None => Self::Opaque(body.clone()),
+            None => Self::Opaque(body),
         }
     }
 
@@ -200,10 +223,23 @@ impl<'e> Event<'e> {
         }
     }
 
+    /// The bytes it came in, if the client is to get those.
+    fn as_it_came(&self) -> Option<&'e Bytes> {
+        match self {
+            Self::Done(raw) | Self::Opaque(raw) => Some(raw),
+            Self::Chunk {
+                from: From::Frame(raw) | From::Body(raw),
+                edited: false,
+                ..
+            } => Some(raw),
+            Self::Chunk { .. } => None,
+        }
+    }
+
     /// The bytes the client gets.
     fn into_bytes(self) -> Bytes {
         match self {
-            Self::Done(raw) | Self::Opaque(raw) => raw,
+            Self::Done(raw) | Self::Opaque(raw) => raw.clone(),
             Self::Chunk {
                 chunk,
                 from,
@@ -211,7 +247,7 @@ impl<'e> Event<'e> {
             } => match (from, edited) {
                 (From::Frame(raw) | From::Body(raw), false) => raw.clone(),
                 (From::Made(json), false) => sse::event(json),
-                (From::Frame(raw), true) => sse::with_segments(raw, &chunk.into_segments()),
+                (From::Frame(raw), true) => sse::with_segments(raw, chunk.into_segments()),
                 (From::Body(_), true) => Bytes::from(chunk.into_segments().to_text()),
                 (From::Made(_), true) => sse::event(&chunk.into_segments().to_text()),
             },
@@ -230,7 +266,7 @@ impl Out<'_> {
 
     /// Stores a turn before anything emitted after this reaches the client.
     pub fn commit(&mut self, record: TurnRecord) {
-        self.sink.steps.push(Step::Commit(record));
+        self.sink.commit(record);
     }
 
     /// Notes what was done.
@@ -256,7 +292,10 @@ impl Out<'_> {
 /// The fault of a pass.
 pub fn feed(passes: &mut [Placed], event: Event<'_>, sink: &mut Sink) -> Result<(), Fault> {
     let Some((first, rest)) = passes.split_first_mut() else {
-        sink.steps.push(Step::Forward(event.into_bytes()));
+        match event.as_it_came() {
+            Some(raw) => sink.pass(raw, || raw.clone()),
+            None => sink.forward(event.into_bytes()),
+        }
         return Ok(());
     };
     let Placed {
@@ -308,10 +347,104 @@ pub fn finish(passes: &mut [Placed], end: End, sink: &mut Sink) -> Result<(), Fa
 }
 
 impl Sink {
+    /// What comes next is read from `read`.
+    pub fn begin(&mut self, read: &Bytes) {
+        self.settle();
+        self.read = read.clone();
+    }
+
+    /// Sends bytes to the client.
+    pub fn forward(&mut self, bytes: Bytes) {
+        self.settle();
+        self.steps.push(Step::Forward(bytes));
+    }
+
+    /// Sends whole frames to the client as they came: together with their neighbours, if
+    /// they are a part of what is being read, else by themselves.
+    pub fn pass(&mut self, raw: &[u8], own: impl FnOnce() -> Bytes) {
+        match range_in(&self.read, raw) {
+            Some(range) if range.start == self.as_it_came.end => self.as_it_came.end = range.end,
+            Some(range) => {
+                self.settle();
+                self.as_it_came = range;
+            }
+            None => self.forward(own()),
+        }
+    }
+
+    /// Takes out what the driver has to do.
+    pub fn take_steps(&mut self) -> Vec<Step> {
+        self.settle();
+        std::mem::take(&mut self.steps)
+    }
+
+    /// How many steps there are so far.
+    pub fn count_steps(&mut self) -> usize {
+        self.settle();
+        self.steps.len()
+    }
+
+    /// Of the steps from number `from` on keeps what is to be stored: nothing is told.
+    pub fn keep_commits(&mut self, from: usize) {
+        self.settle();
+        let mut number = 0;
+        self.steps.retain(|step| {
+            number += 1;
+            number <= from || matches!(step, Step::Commit(_))
+        });
+    }
+
+    /// Gives events their blank line, but for the very last: one that came without must not
+    /// run into what comes after it.
+    pub fn close_events(&mut self) {
+        self.settle();
+        let mut at = 0;
+        while at + 1 < self.steps.len() {
+            let closed = match self.steps.get(at) {
+                Some(Step::Forward(bytes)) => [&b"\n\n"[..], b"\r\r", b"\n\r\n"]
+                    .iter()
+                    .any(|end| bytes.ends_with(end)),
+                Some(Step::Commit(_)) | None => true,
+            };
+            if !closed {
+                let blank = Step::Forward(Bytes::from_static(b"\n\n"));
+                self.steps.insert(at + 1, blank);
+            }
+            at += 1;
+        }
+    }
+
+    /// Moves what the driver has to do to `out`; what was read is let go.
+    pub fn drain_into(&mut self, out: &mut Vec<Step>) {
+        self.settle();
+        self.read = Bytes::new();
+        out.append(&mut self.steps);
+    }
+
     /// The notes so far, taken out.
     pub fn take_notes(&mut self) -> Vec<Note> {
         self.notes.take()
     }
+
+    fn commit(&mut self, record: TurnRecord) {
+        self.settle();
+        self.steps.push(Step::Commit(record));
+    }
+
+    /// Puts what goes to the client as it came among the steps.
+    fn settle(&mut self) {
+        let range = std::mem::take(&mut self.as_it_came);
+        if !range.is_empty() {
+            self.steps.push(Step::Forward(self.read.slice(range)));
+        }
+    }
+}
+
+/// Where in `read` the slice `raw` of it stands.
+fn range_in(read: &[u8], raw: &[u8]) -> Option<Range<usize>> {
+    let start = (raw.as_ptr() as usize).checked_sub(read.as_ptr() as usize)?;
+    let end = start + raw.len();
+    (end <= read.len()).then_some(start..end)
 }
 
 /// `{"error": …}` in a stream; source: OpenRouter, DashScope and others.

@@ -57,7 +57,7 @@ pub trait Pass: Send + Sync + fmt::Debug {
 #[derive(Debug)]
 pub struct Scene<'s> {
     /// The history as the client sent it.
-    pub survey: &'s Survey,
+    pub survey: &'s Survey<'s>,
     /// What the ledger knows of it.
     pub recollection: &'s Recollection,
     /// `provider/model` this request goes to.

@@ -18,11 +18,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::{Map, Value as Json};
 
 use super::{At, Ids, Kind, Needs, Param, ParamKind, Params, Pass, Scene, What};
 use crate::fault::Fault;
-use crate::wire::chat::{self, Ask};
+use crate::wire::chat::Ask;
 use crate::wire::json::{Object, Value, quote, unquote};
 
 /// The row of this pass.
@@ -132,14 +133,14 @@ impl Pass for ReasoningLost {
         }
         let mut missed = None;
         for (index, message) in ask.messages_mut().enumerate() {
-            if chat::role(message) != "assistant" {
+            let Some(said) = scene.survey.said_at(index) else {
                 continue;
-            }
-            let demanded = chat::has_calls(message);
+            };
+            let demanded = said.has_calls();
             if !demanded && !self.all_turns {
                 continue;
             }
-            let hit = scene.recollection.of(index);
+            let hit = scene.recollection.of(said);
             match hit.map(|hit| hit.turn.kept(&self.from)) {
                 Some(Some(said)) => self.restore(index, message, said, scene),
                 // Said without reasoning, and nothing demands it.
@@ -166,13 +167,13 @@ impl Pass for ReasoningLost {
 }
 
 impl ReasoningLost {
-    fn restore(&self, index: usize, message: &mut Object<'_>, said: &str, scene: &mut Scene<'_>) {
+    fn restore(&self, index: usize, message: &mut Object<'_>, said: Bytes, scene: &mut Scene<'_>) {
         let what = match message.get(&self.field) {
-            Some(now) if is_same(now.raw(), said) => return,
+            Some(now) if is_same(now.raw(), &said) => return,
             Some(now) if !now.is_null() && !now.is_empty_text() => What::Corrected,
             _ => What::Restored,
         };
-        message.set(&self.field, said.to_owned());
+        message.set_shared(&self.field, said);
         scene.notes.add(what, At::message(index));
     }
 
@@ -241,9 +242,10 @@ fn merge(root: &mut Object<'_>, key: &str, value: &Json) {
 }
 
 /// The same text, however it is escaped.
-fn is_same(now: Option<&str>, said: &str) -> bool {
+fn is_same(now: Option<&str>, said: &[u8]) -> bool {
     let Some(now) = now else {
         return false;
     };
-    now == said || unquote(now).is_some_and(|text| Some(text) == unquote(said))
+    let text = || std::str::from_utf8(said).ok().and_then(unquote);
+    now.as_bytes() == said || unquote(now).is_some_and(|now| Some(now) == text())
 }

@@ -11,10 +11,10 @@ use super::event::{End, Event, Out, Placed, StreamPass};
 use super::survey::{Ids, Needs};
 use crate::fault::Fault;
 use crate::wire::calls::Calls;
-use crate::wire::canonical;
 use crate::wire::chat::{self, Choice};
 use crate::wire::json::{List, Object, Value, unquote};
-use crate::wire::turn::{Context, Turn, TurnCall, TurnKey, TurnRecord, minted_key};
+use crate::wire::refrain::{Field, Words};
+use crate::wire::turn::{Arguments, Context, Turn, TurnCall, TurnKey, TurnRecord, minted_key};
 
 /// The name it goes by where passes are named.
 const NAME: &str = "turn-record";
@@ -22,9 +22,6 @@ const NAME: &str = "turn-record";
 /// What is kept of one choice at the most. A turn beyond it is not remembered: no
 /// model says that much, and a stream that never ends must not fill the memory.
 const MAX_HEARD_BYTES: usize = 8 * 1024 * 1024;
-
-/// Reply fields that clients lose, kept as they came.
-const KEPT: &[&str] = &["reasoning_content", "reasoning"];
 
 /// What is recorded of a reply, and under what.
 #[derive(Debug, Clone)]
@@ -34,7 +31,7 @@ pub(crate) struct Recording {
     /// What will be looked up.
     pub(crate) needs: Needs,
     /// What stands before it.
-    pub(crate) context: Context,
+    pub(crate) context: Option<Context>,
 }
 
 impl Recording {
@@ -68,6 +65,8 @@ struct Heard {
     numbers: Calls,
     bytes: usize,
     calls: Vec<HeardCall>,
+    /// The number of the call that was heard last.
+    latest: usize,
     /// Something was heard since the last commit.
     fresh: bool,
     finished: bool,
@@ -92,6 +91,15 @@ impl StreamPass for Recorder {
             Event::Opaque(_) => {}
         }
         out.emit(event)
+    }
+
+    fn lets_repeats_by(&self) -> bool {
+        true
+    }
+
+    fn words(&mut self, words: &Words<'_>) {
+        let heard = self.choices.entry(words.choice).or_default();
+        heard.words(words, self.recording.needs);
     }
 
     fn end(&mut self, _: End, out: &mut Out<'_>) -> Result<(), Fault> {
@@ -125,28 +133,11 @@ impl Heard {
         if self.bytes > MAX_HEARD_BYTES {
             return;
         }
-        for field in KEPT {
-            let inner = part
-                .get(field)
-                .and_then(Value::raw)
-                .and_then(inside)
-                .unwrap_or_default();
-            if !inner.is_empty() {
-                self.kept.entry(field).or_default().push_str(inner);
-                self.bytes += inner.len();
-                self.fresh = true;
-            }
+        let inner = |field: Field| part.get(field.key()).and_then(Value::raw).and_then(inside);
+        for field in Field::REASONING {
+            self.reasoning(field, inner(field).unwrap_or_default());
         }
-        if needs.texts {
-            let inner = part
-                .get("content")
-                .and_then(Value::raw)
-                .and_then(inside)
-                .unwrap_or_default();
-            self.text.push_str(inner);
-            self.bytes += inner.len();
-            self.fresh |= !inner.is_empty();
-        }
+        self.content(inner(Field::Content).unwrap_or_default(), needs);
         let calls = chat::calls(part).into_iter().flat_map(List::items);
         for (position, call) in calls.filter_map(Value::object).enumerate() {
             let number = if whole {
@@ -158,6 +149,33 @@ impl Heard {
         }
     }
 
+    fn words(&mut self, words: &Words<'_>, needs: Needs) {
+        if self.bytes > MAX_HEARD_BYTES {
+            return;
+        }
+        for (field, inner) in words.iter() {
+            match field {
+                Field::Arguments => self.arguments(self.latest, inner),
+                Field::Content => self.content(inner, needs),
+                Field::Reasoning | Field::ReasoningContent => self.reasoning(field, inner),
+            }
+        }
+    }
+
+    fn reasoning(&mut self, field: Field, inner: &str) {
+        if !inner.is_empty() {
+            self.kept.entry(field.key()).or_default().push_str(inner);
+            self.hear(inner);
+        }
+    }
+
+    fn content(&mut self, inner: &str, needs: Needs) {
+        if needs.texts && !inner.is_empty() {
+            self.text.push_str(inner);
+            self.hear(inner);
+        }
+    }
+
     fn call(&mut self, number: usize, delta: &Object<'_>) {
         if number >= self.calls.len() {
             self.calls.resize_with(number + 1, HeardCall::default);
@@ -165,7 +183,6 @@ impl Heard {
         let Some(call) = self.calls.get_mut(number) else {
             return;
         };
-        self.fresh = true;
         if let Some(id) = delta.text("id").filter(|id| !id.is_empty()) {
             call.given = id.into_owned();
         }
@@ -174,13 +191,25 @@ impl Heard {
         {
             call.name.push_str(&name);
         }
+        self.latest = number;
         let raw = chat::call_arguments(delta).unwrap_or_default();
-        self.bytes += raw.len();
         match inside(raw) {
-            Some(inner) => call.arguments.push_str(inner),
-            None if raw.starts_with('{') => call.arguments.push_str(&escaped(raw)),
-            None => {}
+            Some(inner) => self.arguments(number, inner),
+            None if raw.starts_with('{') => self.arguments(number, &escaped(raw)),
+            None => self.hear(""),
         }
+    }
+
+    fn arguments(&mut self, number: usize, inner: &str) {
+        if let Some(call) = self.calls.get_mut(number) {
+            call.arguments.push_str(inner);
+        }
+        self.hear(inner);
+    }
+
+    fn hear(&mut self, inner: &str) {
+        self.bytes += inner.len();
+        self.fresh = true;
     }
 
     /// Stores the turn as it is now known, once for all that was heard.
@@ -210,7 +239,7 @@ impl Heard {
             let text =
                 unquote(&quoted).filter(|text| recording.needs.texts && !text.trim().is_empty());
             return text
-                .map(|text| recording.context.text_key(&text))
+                .and_then(|text| Some(recording.context?.text_key(&text)))
                 .into_iter()
                 .collect();
         }
@@ -222,12 +251,14 @@ impl Heard {
                 .collect();
         }
         // A request that replays these calls has each behind those before it.
-        let mut context = recording.context;
+        let Some(mut context) = recording.context else {
+            return Vec::new();
+        };
         turn.calls
             .iter()
             .map(|call| {
-                let key = context.call_key(&call.name, &call.arguments);
-                context = context.after(&call.name, &call.arguments);
+                let (key, after) = context.call(&call.name, &call.arguments.meaning);
+                context = after;
                 key
             })
             .collect()
@@ -236,13 +267,11 @@ impl Heard {
 
 impl HeardCall {
     fn recorded(&self, out: &Out<'_>) -> TurnCall {
-        let text = around(&self.arguments);
-        let arguments = unquote(&text).unwrap_or_else(|| self.arguments.as_str().into());
         TurnCall {
             native: out.native_of(&self.given).unwrap_or(&self.given).to_owned(),
             given: self.given.clone(),
             name: self.name.clone(),
-            arguments: canonical::arguments(&arguments),
+            arguments: Arguments::of(&around(&self.arguments)),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::{At, Kind, Needs, Params, Pass, Scene, What};
 use crate::fault::Fault;
-use crate::wire::chat::{self, Ask};
+use crate::wire::chat::Ask;
 use crate::wire::json::quote;
 
 /// The row of this pass.
@@ -41,19 +41,13 @@ impl Pass for ResultName {
 
     fn ask(&self, ask: &mut Ask<'_>, scene: &mut Scene<'_>) -> Result<(), Fault> {
         for (index, message) in ask.messages_mut().enumerate() {
-            if chat::role(message) != "tool"
-                || message.text("name").is_some_and(|name| !name.is_empty())
-            {
+            let answered = scene.survey.answered_by(index);
+            let Some(call) = answered.and_then(|call| scene.survey.call(call)) else {
                 continue;
-            }
-            let name = scene
-                .survey
-                .answered_by(index)
-                .and_then(|(said, call)| scene.survey.call(said, call))
-                .map(|call| call.name.as_str())
-                .filter(|name| !name.is_empty());
-            if let Some(name) = name {
-                message.set("name", quote(name));
+            };
+            let is_named = message.text("name").is_some_and(|name| !name.is_empty());
+            if !is_named && !call.name.is_empty() {
+                message.set("name", quote(&call.name));
                 scene.notes.add(What::Named, At::message(index));
             }
         }

@@ -16,10 +16,12 @@
 //! them back in calls and results. Where nothing is stored, `rebuild` makes the id the
 //! model would have given from the running count of calls in the history.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::event::{Event, Out, StreamPass};
+use super::survey::Hit;
 use super::{At, Ids, Kind, Mint, Needs, Param, ParamKind, Params, Pass, Scene, What};
 use crate::fault::Fault;
 use crate::wire::calls::Calls;
@@ -84,24 +86,25 @@ impl Pass for ToolCallId {
     }
 
     fn ask(&self, ask: &mut Ask<'_>, scene: &mut Scene<'_>) -> Result<(), Fault> {
+        let survey = scene.survey;
         let ids = self.ids_for_model(scene);
         for (index, message) in ask.messages_mut().enumerate() {
-            if let Some(answered) = scene.survey.answered_by(index) {
-                let now = message.text("tool_call_id").unwrap_or_default();
-                match ids.get(&answered) {
-                    Some((id, _)) if *id != now => message.set("tool_call_id", quote(id)),
-                    _ => {}
+            if let Some(call) = survey.answered_by(index) {
+                if let Some((id, _)) = ids.get(call)
+                    && message.text("tool_call_id").is_none_or(|now| now != *id)
+                {
+                    message.set("tool_call_id", quote(id));
                 }
                 continue;
             }
-            let Some(calls) = chat::calls_mut(message) else {
+            let Some((said, calls)) = survey.said_at(index).zip(chat::calls_mut(message)) else {
                 continue;
             };
-            for (n, call) in calls.items_mut().filter_map(Value::object_mut).enumerate() {
-                let Some((id, what)) = ids.get(&(index, n)) else {
-                    continue;
-                };
-                if call.text("id").is_none_or(|now| now != *id) {
+            let calls = calls.items_mut().filter_map(Value::object_mut);
+            for (n, (call, (number, replayed))) in calls.zip(survey.calls_of(said)).enumerate() {
+                if let Some((id, what)) = ids.get(number)
+                    && replayed.id != *id
+                {
                     call.set("id", quote(id));
                     scene.notes.add(*what, At::call(index, n));
                 }
@@ -122,46 +125,44 @@ impl Pass for ToolCallId {
 }
 
 impl ToolCallId {
-    /// The id the model must see for each call (message, call) that needs another one.
-    fn ids_for_model(&self, scene: &Scene<'_>) -> HashMap<(usize, usize), (String, What)> {
-        let mut ids = HashMap::new();
-        let mut used: HashSet<String> = HashSet::new();
+    /// The id the model must see for each call that needs another one than it has.
+    fn ids_for_model<'s>(&self, scene: &Scene<'s>) -> NewIds<'s> {
+        let mut ids = NewIds(vec![None; scene.survey.call_count()]);
+        let mut used = HashSet::with_capacity(scene.survey.call_count());
         let mut unknown = Vec::new();
-        let mut count = 0;
         for said in scene.survey.said() {
-            let hit = scene.recollection.of(said.message);
-            for (n, call) in said.calls.iter().enumerate() {
-                let known = hit
-                    .and_then(|hit| {
-                        Some((&hit.turn.origin, hit.turn.calls.get(*hit.calls.get(n)?)?))
-                    })
-                    .filter(|(origin, call)| *origin == scene.origin || self.is_form(&call.native))
-                    .map(|(_, call)| call.native.clone())
-                    .filter(|native| !native.is_empty());
+            let hit = scene.recollection.of(said);
+            for (n, (number, call)) in scene.survey.calls_of(said).enumerate() {
+                let known = hit.and_then(|hit| self.known(hit, n, scene.origin));
                 match known {
                     Some(native) => {
-                        used.insert(native.clone());
-                        ids.insert((said.message, n), (native, What::Restored));
+                        used.insert(native);
+                        ids.put(number, native.into(), What::Restored);
                     }
-                    None if self.is_native(&call.id, &used) => {
-                        used.insert(call.id.clone());
-                    }
-                    None => unknown.push(((said.message, n), count, call.name.clone())),
+                    None if self.is_native(&call.id, &used) => drop(used.insert(&call.id)),
+                    None => unknown.push((number, &*call.name)),
                 }
-                count += 1;
             }
         }
         if let Some(template) = &self.rebuild {
             // Where the search for a free number goes on, by name.
-            let mut next: HashMap<String, usize> = HashMap::new();
-            for (place, count, name) in unknown {
-                let from = next.get(&name).map_or(count, |next| count.max(*next));
-                let (id, n) = template.first_free(&name, from, &used);
+            let mut next: HashMap<&str, usize> = HashMap::new();
+            for (number, name) in unknown {
+                let from = next.get(name).map_or(number, |next| number.max(*next));
+                let (id, n) = template.first_free(name, from, &used);
                 next.insert(name, n + 1);
-                ids.insert(place, (id, What::Rebuilt));
+                ids.put(number, id.into(), What::Rebuilt);
             }
         }
         ids
+    }
+
+    /// The model's own id of the call at `n` of a message that the ledger knows, if this model
+    /// may see it.
+    fn known<'s>(&self, hit: &'s Hit, n: usize, origin: &str) -> Option<&'s str> {
+        let native = hit.turn.native_id(*hit.calls.get(n)?)?;
+        let fits = hit.turn.origin() == origin || self.is_form(native);
+        (fits && !native.is_empty()).then_some(native)
     }
 
     /// Whether the id has the model's form, whoever gave it.
@@ -172,8 +173,23 @@ impl ToolCallId {
     }
 
     /// Whether the model may see this id as it is.
-    fn is_native(&self, id: &str, used: &HashSet<String>) -> bool {
+    fn is_native(&self, id: &str, used: &HashSet<&str>) -> bool {
         self.rebuild.is_none() || (self.is_form(id) && !used.contains(id))
+    }
+}
+
+/// Ids for calls, by the call's number; none where the call keeps its own.
+struct NewIds<'s>(Vec<Option<(Cow<'s, str>, What)>>);
+
+impl<'s> NewIds<'s> {
+    fn put(&mut self, call: usize, id: Cow<'s, str>, what: What) {
+        if let Some(place) = self.0.get_mut(call) {
+            *place = Some((id, what));
+        }
+    }
+
+    fn get(&self, call: usize) -> Option<&(Cow<'s, str>, What)> {
+        self.0.get(call)?.as_ref()
     }
 }
 
@@ -210,11 +226,11 @@ impl Template {
     }
 
     /// The first id from number `from` on that is not in use, and its number.
-    fn first_free(&self, name: &str, from: usize, used: &HashSet<String>) -> (String, usize) {
+    fn first_free(&self, name: &str, from: usize, used: &HashSet<&str>) -> (String, usize) {
         // At most one number per id in use is taken, so the search ends.
         (from..=from + used.len())
             .map(|n| (self.make(name, n), n))
-            .find(|(id, _)| !used.contains(id))
+            .find(|(id, _)| !used.contains(id.as_str()))
             .unwrap_or_else(|| (self.make(name, from), from))
     }
 }
@@ -242,6 +258,11 @@ impl StreamPass for Minting {
             }
         }
         out.emit(event)
+    }
+
+    fn lets_repeats_by(&self) -> bool {
+        // A repeat goes on with a call that has its id, and names no other.
+        true
     }
 }
 
@@ -324,7 +345,7 @@ mod tests {
     #[test]
     fn rebuilt_id_is_never_one_in_use() {
         let template = Template::parse("functions.{name}:{n}").expect("a template");
-        let used = ["functions.exec:1".to_owned(), "functions.exec:2".to_owned()].into();
+        let used = ["functions.exec:1", "functions.exec:2"].into();
         assert_eq!(template.first_free("exec", 1, &used).0, "functions.exec:3");
         assert_eq!(template.first_free("read", 1, &used).0, "functions.read:1");
     }

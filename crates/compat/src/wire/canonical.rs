@@ -11,7 +11,9 @@
 //! {"command":"echo "}             →                             different
 //! ```
 
-use serde_json::Value;
+use tree::Tree;
+
+mod tree;
 
 /// Sixteen bytes that stand for arguments, a text or a context.
 pub type Digest = [u8; 16];
@@ -20,76 +22,83 @@ pub type Digest = [u8; 16];
 ///
 /// Text that is not JSON stands for itself, without surrounding white space.
 pub fn arguments(text: &str) -> Digest {
-    let mut hasher = blake3::Hasher::new();
     let trimmed = text.trim();
     if trimmed.is_empty() {
-        hasher.update(b"json{}");
-        return finish(&hasher);
+        return digest(b"json{}");
     }
-    match serde_json::from_str::<Value>(trimmed) {
+    let mut canonical = Vec::with_capacity(trimmed.len() + 64);
+    match serde_json::from_str::<Tree<'_>>(trimmed) {
         Ok(value) => {
-            hasher.update(b"json");
-            write(&value, &mut hasher);
+            canonical.extend_from_slice(b"json");
+            write(&value, &mut canonical);
         }
         Err(_) => {
-            hasher.update(b"text");
-            hasher.update(trimmed.as_bytes());
+            canonical.extend_from_slice(b"text");
+            canonical.extend_from_slice(trimmed.as_bytes());
         }
     }
-    finish(&hasher)
+    digest(&canonical)
 }
 
 /// The digest of `parts`, each with its length, so that no two lists agree by
 /// moving a border.
 pub fn parts(kind: &str, parts: &[&[u8]]) -> Digest {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(kind.as_bytes());
+    let length: usize = parts.iter().map(|part| 8 + part.len()).sum();
+    let mut all = Vec::with_capacity(kind.len() + length);
+    all.extend_from_slice(kind.as_bytes());
     for part in parts {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part);
+        all.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        all.extend_from_slice(part);
     }
-    finish(&hasher)
+    digest(&all)
 }
 
-fn finish(hasher: &blake3::Hasher) -> Digest {
-    let mut digest = Digest::default();
-    hasher.finalize_xof().fill(&mut digest);
-    digest
+/// Two digests of `bytes` that have nothing to do with each other, at the price of one.
+pub fn two(bytes: &[u8]) -> (Digest, Digest) {
+    let hash = blake3::hash(bytes);
+    let halves = hash.as_bytes().as_chunks::<16>().0;
+    let half = |n: usize| halves.get(n).copied().unwrap_or_default();
+    (half(0), half(1))
 }
 
-/// Keys sorted (`serde_json::Map` is), numbers as doubles, strings with a length.
-fn write(value: &Value, out: &mut blake3::Hasher) {
+/// All at once: hashing piece by piece costs more than what is hashed, when that is short.
+fn digest(bytes: &[u8]) -> Digest {
+    let hash = blake3::hash(bytes);
+    hash.as_bytes().first_chunk().copied().unwrap_or_default()
+}
+
+/// Keys in their order, numbers as doubles, strings with a length.
+fn write(value: &Tree<'_>, out: &mut Vec<u8>) {
     match value {
-        Value::Null => drop(out.update(b"n")),
-        Value::Bool(true) => drop(out.update(b"t")),
-        Value::Bool(false) => drop(out.update(b"f")),
-        Value::Number(number) => {
+        Tree::Null => out.push(b'n'),
+        Tree::Bool(true) => out.push(b't'),
+        Tree::Bool(false) => out.push(b'f'),
+        Tree::Number(number) => {
+            out.push(b'd');
             // -0.0 and 0 are one number to every client that re-serialises.
-            let double = number.as_f64().unwrap_or_default() + 0.0;
-            out.update(b"d").update(&double.to_bits().to_le_bytes());
+            out.extend_from_slice(&(number + 0.0).to_bits().to_le_bytes());
         }
-        Value::String(text) => write_text(text, out),
-        Value::Array(items) => {
-            out.update(b"[");
-            for item in items {
-                write(item, out);
-            }
-            out.update(b"]");
+        Tree::Text(text) => write_text(text, out),
+        Tree::List(items) => {
+            out.push(b'[');
+            items.iter().for_each(|item| write(item, out));
+            out.push(b']');
         }
-        Value::Object(fields) => {
-            out.update(b"{");
+        Tree::Object(fields) => {
+            out.push(b'{');
             for (key, value) in fields {
                 write_text(key, out);
                 write(value, out);
             }
-            out.update(b"}");
+            out.push(b'}');
         }
     }
 }
 
-fn write_text(text: &str, out: &mut blake3::Hasher) {
-    out.update(b"s").update(&(text.len() as u64).to_le_bytes());
-    out.update(text.as_bytes());
+fn write_text(text: &str, out: &mut Vec<u8>) {
+    out.push(b's');
+    out.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
 }
 
 #[cfg(test)]
@@ -105,6 +114,7 @@ mod tests {
                 r#"{"command":"echo round-0"}"#,
             ),
             (r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#),
+            (r#"{"a":[{"c":0}],"b":2,"a":1}"#, r#"{"b":2,"a":1}"#),
             (r#"{"n":1.0}"#, r#"{"n":1}"#),
             (r#"{"n":1e3}"#, r#"{"n":1000}"#),
             (r#"{"n":-0.0}"#, r#"{"n":0}"#),
@@ -148,6 +158,28 @@ mod tests {
                 assert_ne!(arguments(left), arguments(right), "{left} {right}");
             }
         }
+    }
+
+    #[test]
+    fn digests_are_those_that_stored_turns_were_given() {
+        let hex = |digest: Digest| -> String {
+            digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        let got = [
+            arguments(""),
+            arguments(r#"{"b":[1.5,null,true],"a":{"x":"\u00e9"}}"#),
+            arguments("ls -l"),
+            parts("call", &[b"ab", b"c"]),
+        ];
+        assert_eq!(
+            got.map(hex),
+            [
+                "b029fb269484bb3450c144b9166a1a50",
+                "fc94c8cd6b683131b313590e6f97b2c7",
+                "fd73cbf04a1208d2f400896fae1139d0",
+                "0077b0de956367bd1da6b9c969e41e62",
+            ]
+        );
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl<'a> Ask<'a> {
     /// The client's [`Fault`]s: not UTF-8, not JSON, cut off, nested too deep, a
     /// key twice, `messages` missing or not a list of objects.
     pub fn parse(body: &'a [u8]) -> Result<Self, Fault> {
-        let source = std::str::from_utf8(body).map_err(|error| {
+        let source = simdutf8::compat::from_utf8(body).map_err(|error| {
             Fault::client(
                 "body_not_utf8",
                 format!(
@@ -70,7 +70,7 @@ impl<'a> Ask<'a> {
             )
         })?;
         let root = match json::parse(source, &ASK)? {
-            Value::Object(root) => root,
+            Value::Object(root) => *root,
             other => {
                 return Err(Fault::client(
                     "body_not_object",
@@ -158,7 +158,7 @@ impl<'a> Ask<'a> {
     /// The body as it is now: kept slices and new text.
     pub fn into_segments(self) -> Segments<'a> {
         let mut out = Segments::new(self.source);
-        Value::Object(self.root).write(&mut out);
+        self.root.write(&mut out);
         out
     }
 
@@ -246,17 +246,22 @@ pub fn call_arguments<'m>(call: &'m Object<'_>) -> Option<&'m str> {
 /// The text of a message's content: the string, or its text parts run together.
 /// Empty when there is none.
 pub fn content_text<'m>(part: &'m Object<'_>) -> Cow<'m, str> {
-    let Some(content) = part.get("content") else {
-        return Cow::Borrowed("");
-    };
-    if let Some(text) = content.text() {
+    let content = part.get("content").and_then(Value::raw);
+    content.map(content_text_of).unwrap_or_default()
+}
+
+/// The text of the content `raw`.
+pub fn content_text_of(raw: &str) -> Cow<'_, str> {
+    if let Some(text) = json::unquote(raw) {
         return text;
     }
-    let parts = content
-        .raw()
-        .and_then(|raw| serde_json::from_str::<Vec<Part<'_>>>(raw).ok());
-    let parts = parts.unwrap_or_default().into_iter();
-    Cow::Owned(parts.filter_map(|part| part.text).collect())
+    let parts = serde_json::from_str::<Vec<Part<'_>>>(raw).unwrap_or_default();
+    Cow::Owned(parts.into_iter().filter_map(|part| part.text).collect())
+}
+
+/// Whether content says anything whose JSON string has this inside.
+pub fn says_something(inside: &str) -> bool {
+    !content_text_of(&format!("\"{inside}\"")).is_empty()
 }
 
 /// A part of a content list; only text is read, so that images are not copied.
@@ -272,12 +277,20 @@ impl<'e> Chunk<'e> {
     /// Reads the data of an event, or a whole JSON reply; `None` when it is not an
     /// object with a list of choices. What cannot be read is not ours to change.
     pub fn parse(data: &'e [u8]) -> Option<Self> {
-        let source = std::str::from_utf8(data).ok()?;
+        let source = simdutf8::basic::from_utf8(data).ok()?;
         let Value::Object(root) = json::parse(source, &REPLY).ok()? else {
             return None;
         };
         root.get("choices")?.list()?;
-        Some(Self { source, root })
+        Some(Self {
+            source,
+            root: *root,
+        })
+    }
+
+    /// The fields around and with the choices.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &Value<'e>)> {
+        self.root.fields()
     }
 
     /// The choices, for reading and editing.
@@ -308,7 +321,7 @@ impl<'e> Chunk<'e> {
     /// The document as it is now.
     pub fn into_segments(self) -> Segments<'e> {
         let mut out = Segments::new(self.source);
-        Value::Object(self.root).write(&mut out);
+        self.root.write(&mut out);
         out
     }
 
@@ -347,6 +360,11 @@ impl<'e> Choice<'_, 'e> {
     /// Which choice this is; servers that leave the index out mean the first.
     pub fn index(&self) -> u64 {
         index_of(self.object).unwrap_or(0)
+    }
+
+    /// Its fields, the delta or message among them.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &Value<'e>)> {
+        self.object.fields()
     }
 
     /// Why the choice ended; `None` while it goes on. An empty string, which some
@@ -409,8 +427,8 @@ pub fn index_of(object: &Object<'_>) -> Option<u64> {
 #[cfg(test)]
 pub(crate) fn parse_call(json: &str) -> Option<Object<'_>> {
     match json::parse(json, &CALL).ok()? {
-        Value::Object(call) => Some(call),
-        Value::List(_) | Value::New(_) | Value::Raw(_) => None,
+        Value::Object(call) => Some(*call),
+        Value::List(_) | Value::New(_) | Value::Raw(_) | Value::Shared(_) => None,
     }
 }
 

@@ -1,11 +1,11 @@
 //! JSON that can be edited without being rewritten.
 //!
-//! A document is read in one scan. Only the places a [`Shape`] names are
-//! opened into [`Object`]s and [`List`]s; everything else stays the slice of
-//! text it was. Written out again, untouched neighbours coalesce into the slices
-//! of the original they came from, so unknown fields, key order, white space and
-//! the spelling of numbers (`1.0`, `1e3`, twenty-digit integers) survive because
-//! they are never decoded (invariant I6).
+//! A document is read in one scan, which goes from mark to mark: where strings end was
+//! marked before, for all of it at once. Only the places a [`Shape`] names are opened into
+//! [`Object`]s and [`List`]s; everything else stays the slice of text it was. Written out
+//! again, untouched neighbours coalesce into the slices of the original they came from, so
+//! unknown fields, key order and the spelling of numbers (`1.0`, `1e3`, twenty-digit
+//! integers) survive because they are never decoded (invariant I6).
 //!
 //! ```text
 //! source   {"model":"a","messages":[{"role":"user","content":"hi"}],"top_p":1.0}
@@ -13,9 +13,9 @@
 //! result   [kept {"model":…,"content":"hi"] [new ,"name":"x"] [kept }],"top_p":1.0}]
 //! ```
 //!
-//! The grammar is RFC 8259, no more and no less, with two limits of our own: at
-//! most [`MAX_DEPTH`] levels of nesting, and no key twice in an object that is
-//! opened (two readers of one body must not see two different requests).
+//! The grammar is RFC 8259, no more and no less, with three limits of our own: at
+//! most [`MAX_DEPTH`] levels of nesting, less than 4 GiB, and no key twice in an object
+//! that is opened (two readers of one body must not see two different requests).
 //!
 //! Why not a JSON crate: those that keep raw slices (`serde_json::RawValue`) do
 //! not say where a key or a separator stood, and read nested slices once per
@@ -23,10 +23,19 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::num::NonZeroU32;
+
+use bytes::Bytes;
 
 use crate::fault::Fault;
 
 mod scan;
+mod segments;
+mod stops;
+
+pub use segments::{Segment, Segments};
+
+use segments::Out;
 
 /// Levels of nesting a body may have. The deepest real request seen has 31
 /// (a recursive tool schema); `serde_json` itself stops at 128.
@@ -44,50 +53,76 @@ pub enum Shape {
 }
 
 /// A JSON value: raw text of the source, new text, or opened.
+///
+/// A history is thousands of these, so all that is seldom or large is behind a pointer.
 #[derive(Debug)]
 pub enum Value<'a> {
     /// Source text, never decoded.
     Raw(&'a str),
     /// New JSON text, written by a pass. Always one valid JSON value.
     New(String),
+    /// The same, in a buffer that others hold as well. Always UTF-8.
+    Shared(Box<Bytes>),
     /// An opened object.
-    Object(Object<'a>),
+    Object(Box<Object<'a>>),
     /// An opened list.
-    List(List<'a>),
+    List(Box<List<'a>>),
 }
 
 /// An opened object: its fields in the order of the source.
 #[derive(Debug)]
 pub struct Object<'a> {
-    open: &'a str,
     fields: Vec<Field<'a>>,
-    close: &'a str,
+    frame: Frame<'a>,
 }
 
 /// One field of an [`Object`].
 #[derive(Debug)]
 struct Field<'a> {
     key: Cow<'a, str>,
-    /// White space, key, colon: all that stands before the value.
-    lead: Cow<'a, str>,
     value: Value<'a>,
-    /// White space and, in the source, the comma.
-    tail: &'a str,
+    /// None where the key is new.
+    place: Option<Place>,
 }
 
 /// An opened list: its items in the order of the source.
 #[derive(Debug)]
 pub struct List<'a> {
-    open: &'a str,
     items: Vec<Item<'a>>,
-    close: &'a str,
+    frame: Frame<'a>,
 }
 
 #[derive(Debug)]
 struct Item<'a> {
-    lead: &'a str,
     value: Value<'a>,
-    tail: &'a str,
+    /// None where the item is new.
+    place: Option<Place>,
+}
+
+/// Where an object or list stands in its document.
+#[derive(Debug)]
+struct Frame<'a> {
+    document: &'a str,
+    /// Of the root also the white space around it.
+    start: u32,
+    /// Behind the opening bracket.
+    open: u32,
+    /// Behind the last part: white space and the closing bracket.
+    close: u32,
+    end: u32,
+    /// Whether parts came, went or were renamed. Edits of values show in these.
+    edited: bool,
+}
+
+/// Where a field or an item stands in its document. No border is 0: a bracket comes first.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// White space, key, colon: all that stands before the value.
+    lead: NonZeroU32,
+    value: NonZeroU32,
+    /// White space and, in the source, the comma.
+    tail: NonZeroU32,
+    end: NonZeroU32,
 }
 
 /// What becomes of an item in [`List::replace`].
@@ -119,6 +154,8 @@ pub enum Malformed {
         /// Byte offset of the first bracket that is too deep.
         at: usize,
     },
+    /// 4 GiB or more.
+    TooLong,
     /// A character that cannot stand here.
     Unexpected {
         /// What was expected.
@@ -130,43 +167,53 @@ pub enum Malformed {
     },
 }
 
-/// A document as pieces: kept slices of the source and new text between them.
-#[derive(Debug)]
-pub struct Segments<'a> {
-    source: &'a str,
-    pieces: Vec<Segment<'a>>,
-}
-
-/// One piece of an edited document.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Segment<'a> {
-    /// A slice of the source text.
-    Kept(&'a str),
-    /// Text that was not in the source.
-    New(String),
-}
-
 /// Reads `source` as one JSON value and opens what `shape` names.
 ///
 /// # Errors
 /// [`Malformed`], always the sender's fault; never retryable.
 pub fn parse<'a>(source: &'a str, shape: &'static Shape) -> Result<Value<'a>, Malformed> {
-    scan::document(source, shape)
+    scan::document(source, shape).map_err(|malformed| *malformed)
 }
 
 /// Writes `text` as a JSON string, quotes included.
 pub fn quote(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let mut quoted = Vec::with_capacity(text.len() + 2);
+    quote_into(text, &mut quoted);
+    // JSON text is UTF-8.
+    String::from_utf8(quoted).unwrap_or_default()
+}
+
+fn quote_into(text: &str, out: &mut Vec<u8>) {
+    if text
+        .bytes()
+        .all(|byte| byte >= 0x20 && !matches!(byte, b'"' | b'\\'))
+    {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        // A string always serialises, and a vector takes all of it.
+        serde_json::to_writer(out, text).unwrap_or_default();
+    }
 }
 
 /// Decodes the raw JSON string `raw`; `None` if it is not a string, or holds an
 /// escape that is no character (a lone surrogate).
 pub fn unquote(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+    if !has_escape(inner) {
         return Some(Cow::Borrowed(inner));
     }
     serde_json::from_str::<String>(raw).ok().map(Cow::Owned)
+}
+
+fn has_escape(inner: &str) -> bool {
+    let bytes = inner.as_bytes();
+    if bytes.len() < 32 {
+        // Most keys, ids and names: shorter than the way to the search.
+        return bytes.contains(&b'\\');
+    }
+    memchr::memchr(b'\\', bytes).is_some()
 }
 
 // === impl Value ===
@@ -182,7 +229,16 @@ impl<'a> Value<'a> {
         match self {
             Self::Raw(raw) => Some(raw),
             Self::New(text) => Some(text),
+            Self::Shared(text) => std::str::from_utf8(text).ok(),
             Self::Object(_) | Self::List(_) => None,
+        }
+    }
+
+    /// The JSON text as the source has it, when this was neither opened nor edited.
+    pub fn source(&self) -> Option<&'a str> {
+        match self {
+            Self::Raw(raw) => Some(raw),
+            Self::List(_) | Self::New(_) | Self::Object(_) | Self::Shared(_) => None,
         }
     }
 
@@ -192,7 +248,7 @@ impl<'a> Value<'a> {
             Some(raw) => Cow::Borrowed(raw),
             None => {
                 let mut text = String::new();
-                self.write_text(&mut text);
+                self.emit(&mut text);
                 Cow::Owned(text)
             }
         }
@@ -212,7 +268,7 @@ impl<'a> Value<'a> {
     pub fn object(&self) -> Option<&Object<'a>> {
         match self {
             Self::Object(object) => Some(object),
-            Self::List(_) | Self::New(_) | Self::Raw(_) => None,
+            Self::List(_) | Self::New(_) | Self::Raw(_) | Self::Shared(_) => None,
         }
     }
 
@@ -220,7 +276,7 @@ impl<'a> Value<'a> {
     pub fn object_mut(&mut self) -> Option<&mut Object<'a>> {
         match self {
             Self::Object(object) => Some(object),
-            Self::List(_) | Self::New(_) | Self::Raw(_) => None,
+            Self::List(_) | Self::New(_) | Self::Raw(_) | Self::Shared(_) => None,
         }
     }
 
@@ -228,7 +284,7 @@ impl<'a> Value<'a> {
     pub fn list(&self) -> Option<&List<'a>> {
         match self {
             Self::List(list) => Some(list),
-            Self::New(_) | Self::Object(_) | Self::Raw(_) => None,
+            Self::New(_) | Self::Object(_) | Self::Raw(_) | Self::Shared(_) => None,
         }
     }
 
@@ -236,7 +292,7 @@ impl<'a> Value<'a> {
     pub fn list_mut(&mut self) -> Option<&mut List<'a>> {
         match self {
             Self::List(list) => Some(list),
-            Self::New(_) | Self::Object(_) | Self::Raw(_) => None,
+            Self::New(_) | Self::Object(_) | Self::Raw(_) | Self::Shared(_) => None,
         }
     }
 
@@ -249,11 +305,10 @@ impl<'a> Value<'a> {
         {
             *self = parse(raw, &FLAT).ok()?;
         } else if matches!(self, Self::New(text) if text == "{}") {
-            *self = Self::Object(Object {
-                open: "{",
+            *self = Self::Object(Box::new(Object {
                 fields: Vec::new(),
-                close: "}",
-            });
+                frame: Frame::empty(),
+            }));
         }
         self.object_mut()
     }
@@ -276,32 +331,27 @@ impl<'a> Value<'a> {
 
     /// Writes the value as pieces of `out`'s source.
     pub fn write(&self, out: &mut Segments<'a>) {
-        self.emit(&mut |piece| match piece {
-            Piece::Source(text) => out.keep(text),
-            Piece::Text(text) => out.add(text),
-        });
+        self.emit(out);
     }
 
-    fn write_text(&self, out: &mut String) {
-        self.emit(&mut |piece| match piece {
-            Piece::Source(text) | Piece::Text(text) => out.push_str(text),
-        });
-    }
-
-    fn emit<F: FnMut(Piece<'a, '_>)>(&self, put: &mut F) {
+    fn emit(&self, out: &mut impl Out<'a>) {
         match self {
-            Self::Raw(raw) => put(Piece::Source(raw)),
-            Self::New(text) => put(Piece::Text(text)),
-            Self::Object(object) => object.emit(put),
-            Self::List(list) => list.emit(put),
+            Self::Raw(raw) => out.source(raw),
+            Self::New(text) => out.text(text),
+            Self::Shared(text) => out.shared(text),
+            Self::Object(object) => object.emit(out),
+            Self::List(list) => list.emit(out),
         }
     }
-}
 
-/// What an emitter hands on: text of the source, or text that was written.
-enum Piece<'a, 'n> {
-    Source(&'a str),
-    Text(&'n str),
+    fn is_edited(&self) -> bool {
+        match self {
+            Self::Raw(_) => false,
+            Self::New(_) | Self::Shared(_) => true,
+            Self::Object(object) => object.is_edited(),
+            Self::List(list) => list.is_edited(),
+        }
+    }
 }
 
 // === impl Object ===
@@ -328,6 +378,11 @@ impl<'a> Object<'a> {
         self.get(key)?.text()
     }
 
+    /// The decoded text of `key`, when it is a string that no pass has edited.
+    pub fn source_text(&self, key: &str) -> Option<Cow<'a, str>> {
+        unquote(self.get(key)?.source()?)
+    }
+
     /// The fields, in order.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Value<'a>)> {
         self.fields
@@ -337,15 +392,24 @@ impl<'a> Object<'a> {
 
     /// Sets `key` to the JSON text `json`: in place where it stands, else last.
     pub fn set(&mut self, key: &str, json: String) {
-        if let Some(value) = self.get_mut(key) {
-            *value = Value::New(json);
+        self.put(key, Value::New(json));
+    }
+
+    /// The same, with JSON text that is in a buffer already: one value, in UTF-8.
+    pub fn set_shared(&mut self, key: &str, json: Bytes) {
+        self.put(key, Value::Shared(Box::new(json)));
+    }
+
+    fn put(&mut self, key: &str, value: Value<'a>) {
+        if let Some(old) = self.get_mut(key) {
+            *old = value;
             return;
         }
+        self.frame.edited = true;
         self.fields.push(Field {
             key: Cow::Owned(key.to_owned()),
-            lead: Cow::Owned(format!("{}:", quote(key))),
-            value: Value::New(json),
-            tail: "",
+            value,
+            place: None,
         });
     }
 
@@ -353,31 +417,38 @@ impl<'a> Object<'a> {
     pub fn remove(&mut self, key: &str) -> bool {
         let before = self.fields.len();
         self.fields.retain(|field| field.key != key);
-        self.fields.len() != before
+        let removed = self.fields.len() != before;
+        self.frame.edited |= removed;
+        removed
     }
 
-    /// Gives `key` the name `to`, in place; whether it was there.
+    /// Gives `key` the name `to`, in place; whether it was there. White space around the key
+    /// and behind the value goes.
     pub fn rename(&mut self, key: &str, to: &str) -> bool {
         let Some(field) = self.fields.iter_mut().find(|field| field.key == key) else {
             return false;
         };
         field.key = Cow::Owned(to.to_owned());
-        field.lead = Cow::Owned(format!("{}:", quote(to)));
+        field.place = None;
+        self.frame.edited = true;
         true
     }
 
-    fn emit<F: FnMut(Piece<'a, '_>)>(&self, put: &mut F) {
-        put(Piece::Source(self.open));
-        let last = self.fields.len().saturating_sub(1);
-        for (index, field) in self.fields.iter().enumerate() {
-            match &field.lead {
-                Cow::Borrowed(lead) => put(Piece::Source(lead)),
-                Cow::Owned(lead) => put(Piece::Text(lead)),
-            }
-            field.value.emit(put);
-            emit_tail(field.tail, index == last, put);
+    /// Writes the object as pieces of `out`'s source.
+    pub fn write(&self, out: &mut Segments<'a>) {
+        self.emit(out);
+    }
+
+    fn is_edited(&self) -> bool {
+        self.frame.edited || self.fields.iter().any(|field| field.value.is_edited())
+    }
+
+    fn emit(&self, out: &mut impl Out<'a>) {
+        if self.is_edited() {
+            self.frame.emit(&self.fields, out);
+        } else {
+            out.source(self.frame.text());
         }
-        put(Piece::Source(self.close));
     }
 }
 
@@ -411,123 +482,140 @@ impl<'a> List<'a> {
 
     /// Keeps the items `keep` says yes to.
     pub fn retain(&mut self, mut keep: impl FnMut(&Value<'a>) -> bool) {
+        let before = self.items.len();
         self.items.retain(|item| keep(&item.value));
+        self.frame.edited |= self.items.len() != before;
     }
 
     /// Puts in place of each item what `with` makes of it: itself, or new ones.
     pub fn replace(&mut self, mut with: impl FnMut(Value<'a>) -> Replaced<'a>) {
         let mut items = Vec::with_capacity(self.items.len());
-        for Item { lead, value, tail } in std::mem::take(&mut self.items) {
+        for Item { value, place } in std::mem::take(&mut self.items) {
             match with(value) {
-                Replaced::By(new) => items.extend(new.into_iter().map(|json| Item {
-                    lead: "",
-                    value: Value::New(json),
-                    tail: "",
-                })),
-                Replaced::Kept(value) => items.push(Item { lead, value, tail }),
+                Replaced::By(new) => {
+                    self.frame.edited = true;
+                    items.extend(new.into_iter().map(|json| Item {
+                        value: Value::New(json),
+                        place: None,
+                    }));
+                }
+                Replaced::Kept(value) => items.push(Item { value, place }),
             }
         }
         self.items = items;
     }
 
-    fn emit<F: FnMut(Piece<'a, '_>)>(&self, put: &mut F) {
-        put(Piece::Source(self.open));
-        let last = self.items.len().saturating_sub(1);
-        for (index, item) in self.items.iter().enumerate() {
-            put(Piece::Source(item.lead));
-            item.value.emit(put);
-            emit_tail(item.tail, index == last, put);
-        }
-        put(Piece::Source(self.close));
+    fn is_edited(&self) -> bool {
+        self.frame.edited || self.items.iter().any(|item| item.value.is_edited())
     }
-}
 
-/// A tail ends in the source's comma unless it was the last; edits move who is last.
-fn emit_tail<'a, F: FnMut(Piece<'a, '_>)>(tail: &'a str, last: bool, put: &mut F) {
-    match (tail.strip_suffix(','), last) {
-        (Some(white_space), true) => put(Piece::Source(white_space)),
-        (Some(_), false) | (None, true) => put(Piece::Source(tail)),
-        (None, false) => {
-            put(Piece::Source(tail));
-            put(Piece::Text(","));
+    fn emit(&self, out: &mut impl Out<'a>) {
+        if self.is_edited() {
+            self.frame.emit(&self.items, out);
+        } else {
+            out.source(self.frame.text());
         }
     }
 }
 
-// === impl Segments ===
+// === impl Frame ===
 
-impl<'a> Segments<'a> {
-    /// No pieces yet; kept slices must be of `source`.
-    pub fn new(source: &'a str) -> Self {
+/// A field or an item.
+trait Part<'a> {
+    fn key(&self) -> Option<&str>;
+    fn place(&self) -> Option<&Place>;
+    fn value(&self) -> &Value<'a>;
+}
+
+impl<'a> Part<'a> for Field<'a> {
+    fn key(&self) -> Option<&str> {
+        Some(&self.key)
+    }
+
+    fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    fn value(&self) -> &Value<'a> {
+        &self.value
+    }
+}
+
+impl<'a> Part<'a> for Item<'a> {
+    fn key(&self) -> Option<&str> {
+        None
+    }
+
+    fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    fn value(&self) -> &Value<'a> {
+        &self.value
+    }
+}
+
+impl<'a> Frame<'a> {
+    /// That of an object that a pass begins.
+    fn empty() -> Self {
         Self {
-            source,
-            pieces: Vec::new(),
+            document: "{}",
+            start: 0,
+            open: 1,
+            close: 1,
+            end: 2,
+            edited: false,
         }
     }
 
-    /// The pieces, in order.
-    pub fn into_pieces(self) -> Vec<Segment<'a>> {
-        self.pieces
+    fn text(&self) -> &'a str {
+        self.between(self.start, self.end)
     }
 
-    /// The pieces as one text.
-    pub fn to_text(&self) -> String {
-        self.pieces.iter().map(Segment::as_str).collect()
+    fn between(&self, start: u32, end: u32) -> &'a str {
+        // A `u32` fits wherever 4 GiB do; both stand beside ASCII bytes.
+        let range = start as usize..end as usize;
+        self.document.get(range).unwrap_or_default()
     }
 
-    fn keep(&mut self, text: &'a str) {
-        if text.is_empty() {
-            return;
+    /// Writes brackets and parts.
+    fn emit<P: Part<'a>>(&self, parts: &[P], out: &mut impl Out<'a>) {
+        out.source(self.between(self.start, self.open));
+        let last = parts.len().saturating_sub(1);
+        for (index, part) in parts.iter().enumerate() {
+            match part.place() {
+                Some(place) => self.emit_at(place, part.value(), index == last, out),
+                None => {
+                    if let Some(key) = part.key() {
+                        out.key(key);
+                    }
+                    part.value().emit(out);
+                    if index != last {
+                        out.text(",");
+                    }
+                }
+            }
         }
-        if !is_within(self.source, text) {
-            return self.add(text);
-        }
-        if let Some(Segment::Kept(last)) = self.pieces.last_mut()
-            && let Some(joined) = join(self.source, last, text)
-        {
-            *last = joined;
-            return;
-        }
-        self.pieces.push(Segment::Kept(text));
+        out.source(self.between(self.close, self.end));
     }
 
-    fn add(&mut self, text: &str) {
-        if let Some(Segment::New(last)) = self.pieces.last_mut() {
-            last.push_str(text);
-        } else if !text.is_empty() {
-            self.pieces.push(Segment::New(text.to_owned()));
+    /// Writes a part that has a place. It has a comma in the source unless it was the last
+    /// there; edits move who is last.
+    fn emit_at(&self, place: &Place, value: &Value<'a>, last: bool, out: &mut impl Out<'a>) {
+        let [lead, start, tail, end] = [place.lead, place.value, place.tail, place.end];
+        let had_comma = self.between(tail.get(), end.get()).ends_with(',');
+        let end = end.get() - u32::from(had_comma && last);
+        if value.is_edited() {
+            out.source(self.between(lead.get(), start.get()));
+            value.emit(out);
+            out.source(self.between(tail.get(), end));
+        } else {
+            out.source(self.between(lead.get(), end));
+        }
+        if !had_comma && !last {
+            out.text(",");
         }
     }
-}
-
-impl Segment<'_> {
-    /// The text of this piece.
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::Kept(text) => text,
-            Self::New(text) => text,
-        }
-    }
-}
-
-/// Whether `text` is a slice of `source`; literals that a pass brought are not.
-fn is_within(source: &str, text: &str) -> bool {
-    let (source, text) = (
-        source.as_bytes().as_ptr_range(),
-        text.as_bytes().as_ptr_range(),
-    );
-    source.start <= text.start && text.end <= source.end
-}
-
-/// `left` and `right` as one slice of `source`, when they stand side by side in it.
-fn join<'a>(source: &'a str, left: &'a str, right: &'a str) -> Option<&'a str> {
-    let base = source.as_ptr() as usize;
-    let start = (left.as_ptr() as usize).checked_sub(base)?;
-    let middle = (right.as_ptr() as usize).checked_sub(base)?;
-    if start + left.len() != middle {
-        return None;
-    }
-    source.get(start..middle + right.len())
 }
 
 impl fmt::Display for Malformed {
@@ -543,6 +631,7 @@ impl fmt::Display for Malformed {
                 f,
                 "expected at most {MAX_DEPTH} levels of nesting, got more (byte {at})"
             ),
+            Self::TooLong => f.write_str("expected less than 4 GiB, got more"),
             Self::Unexpected { expected, got, at } => {
                 write!(f, "expected {expected}, got {got:?} (byte {at})")
             }
@@ -558,6 +647,7 @@ impl From<Malformed> for Fault {
             Malformed::DuplicateKey { .. } => "body_has_duplicate_key",
             Malformed::Ended { .. } => "body_truncated",
             Malformed::TooDeep { .. } => "body_too_deep",
+            Malformed::TooLong => "body_too_long",
             Malformed::Unexpected { .. } => "body_not_json",
         };
         Self::client(

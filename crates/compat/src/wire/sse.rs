@@ -2,7 +2,8 @@
 //!
 //! [`Framer`] cuts a byte stream into [`Frame`]s whose concatenation is the stream,
 //! byte for byte; where the reads fell makes no difference to the frames
-//! (invariant I5). A frame that lies within one read is a slice of it, not a copy.
+//! (invariant I5). A frame that lies within one read is a slice of it; of the others
+//! each is put together once, by itself.
 //!
 //! ```text
 //! reads    ": ping\n" | "data: {\"a\"" | ":1}\n\nda" | "ta: [DONE]\n\n"
@@ -22,9 +23,9 @@
 
 use std::borrow::Cow;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
-use super::json::Segments;
+use super::json::{Segment, Segments};
 
 /// What one event may take before its blank line; far above any real event.
 pub const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
@@ -45,7 +46,9 @@ pub struct Oversized;
 /// Cuts a byte stream into frames.
 #[derive(Debug, Default)]
 pub struct Framer {
-    /// The beginning of a frame whose end has not come yet.
+    /// What is left of the last read.
+    read: Bytes,
+    /// The beginning of a frame, from the reads before.
     pending: BytesMut,
     lines: Lines,
     /// A BOM can only be the first bytes of the stream.
@@ -70,36 +73,44 @@ enum Kind {
 }
 
 impl Framer {
-    /// Takes the next bytes, appends the frames they complete.
+    /// Takes the next bytes, once all frames of those before have been taken out.
+    pub fn push(&mut self, read: Bytes) {
+        self.read = read;
+    }
+
+    /// Takes out the next frame; `None` while its end has not come.
     ///
     /// # Errors
     /// [`Oversized`]; the stream cannot be followed any further.
-    pub fn push(&mut self, mut bytes: Bytes, out: &mut Vec<Frame>) -> Result<(), Oversized> {
-        if !self.pending.is_empty() {
-            self.pending.extend_from_slice(&bytes);
-            // Taken, not split: a split half would keep the allocation shared and
-            // make every further read of a long event a copy of all of it.
-            bytes = std::mem::take(&mut self.pending).freeze();
-        }
-        while let Some((end, kind)) = self.lines.next_frame(&bytes, self.started) {
-            self.started = true;
-            if end > MAX_EVENT_BYTES {
-                return Err(Oversized);
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, Oversized> {
+        if self.pending.is_empty() {
+            if self.read.is_empty() {
+                return Ok(None);
             }
-            let frame = bytes.split_to(end);
-            out.push(match kind {
-                Kind::Event => Frame::Event(frame),
-                Kind::Idle => Frame::Idle(frame),
-            });
+            if let Some((length, kind)) = self.lines.find_frame(&self.read, self.started)? {
+                self.started = true;
+                return Ok(Some(kind.of(self.read.split_to(length))));
+            }
+            self.pending
+                .extend_from_slice(&std::mem::take(&mut self.read));
+            return Ok(None);
         }
-        if bytes.len() > MAX_EVENT_BYTES {
-            return Err(Oversized);
+        self.next_pending()
+    }
+
+    /// What is left of the last read, where a frame begins with it and its lines end in LF
+    /// or CRLF: for whoever knows such a frame without looking for its end.
+    pub fn rest(&self) -> &[u8] {
+        if self.pending.is_empty() && !self.lines.bare_cr {
+            &self.read
+        } else {
+            &[]
         }
-        // Whole again where nothing else holds the allocation: no copy per read.
-        self.pending = bytes
-            .try_into_mut()
-            .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-        Ok(())
+    }
+
+    /// Passes over whole frames, with which the [rest](Self::rest) begins.
+    pub fn skip(&mut self, length: usize) {
+        self.read.advance(length.min(self.read.len()));
     }
 
     /// The stream has ended well: what is left is the last event.
@@ -110,24 +121,75 @@ impl Framer {
             return None;
         }
         let comment = rest.first() == Some(&b':');
-        Some(
-            if comment && memchr::memchr2(b'\n', b'\r', &rest).is_none() {
-                Frame::Idle(rest)
-            } else {
-                Frame::Event(rest)
-            },
-        )
+        let one_line = memchr::memchr2(b'\n', b'\r', &rest).is_none();
+        let kind = if comment && one_line {
+            Kind::Idle
+        } else {
+            Kind::Event
+        };
+        Some(kind.of(rest))
+    }
+
+    /// Takes out the frame that began in a read before. It is put together line by line, so
+    /// that nothing of the frames behind it is copied.
+    fn next_pending(&mut self) -> Result<Option<Frame>, Oversized> {
+        loop {
+            if let Some((length, kind)) = self.lines.find_frame(&self.pending, self.started)? {
+                self.started = true;
+                let mut frame = std::mem::take(&mut self.pending);
+                // A bare CR shows only by what follows it.
+                self.pending
+                    .extend_from_slice(frame.get(length..).unwrap_or_default());
+                frame.truncate(length);
+                return Ok(Some(kind.of(frame.freeze())));
+            }
+            if self.read.is_empty() {
+                return Ok(None);
+            }
+            let stop = memchr::memchr2(b'\n', b'\r', &self.read);
+            let line = stop.map_or(self.read.len(), |stop| stop + 1);
+            self.pending.extend_from_slice(&self.read.split_to(line));
+        }
+    }
+}
+
+impl Kind {
+    fn of(self, raw: Bytes) -> Frame {
+        match self {
+            Self::Event => Frame::Event(raw),
+            Self::Idle => Frame::Idle(raw),
+        }
     }
 }
 
 impl Lines {
-    /// The length and kind of the first complete frame of `bytes`.
+    /// The length and kind of the first complete frame of `bytes`, which may be the
+    /// beginning of one.
+    fn find_frame(
+        &mut self,
+        bytes: &[u8],
+        started: bool,
+    ) -> Result<Option<(usize, Kind)>, Oversized> {
+        let found = self.next_frame(bytes, started);
+        let length = found.map_or(bytes.len(), |(length, _)| length);
+        if length > MAX_EVENT_BYTES {
+            return Err(Oversized);
+        }
+        Ok(found)
+    }
+
+    /// The same, however long.
     ///
     /// `bytes` starts where the frame does; what was searched before is not
     /// searched again.
     fn next_frame(&mut self, bytes: &[u8], started: bool) -> Option<(usize, Kind)> {
         loop {
-            let found = memchr::memchr2(b'\n', b'\r', bytes.get(self.at..)?);
+            let rest = bytes.get(self.at..)?;
+            // Behind a line of data a blank one follows, as a rule.
+            let found = match rest.first() {
+                Some(b'\n') => Some(0),
+                _ => memchr::memchr2(b'\n', b'\r', rest),
+            };
             let Some(offset) = found else {
                 self.at = bytes.len();
                 return None;
@@ -191,35 +253,53 @@ pub fn data(raw: &[u8]) -> Option<Cow<'_, [u8]>> {
 /// The event `raw` with `data` in place of its data; other lines and the line ends
 /// stay as they are.
 pub fn with_data(raw: &[u8], data: &str) -> Bytes {
-    let mut out = Vec::with_capacity(raw.len() + data.len() + 16);
-    let mut written = false;
+    with_pieces(raw, [data.as_bytes()])
+}
+
+/// The same, with the pieces of an edited document.
+pub fn with_segments(raw: &[u8], segments: Segments<'_>) -> Bytes {
+    let pieces = segments.into_pieces();
+    with_pieces(raw, pieces.iter().map(Segment::as_bytes))
+}
+
+fn with_pieces<'p>(raw: &[u8], pieces: impl IntoIterator<Item = &'p [u8]>) -> Bytes {
+    let mut out = Vec::with_capacity(raw.len() + 64);
+    let mut pieces = Some(pieces);
     for line in lines(raw) {
         if data_of(line.text).is_none() {
             out.extend_from_slice(line.text);
             out.extend_from_slice(line.end);
-        } else if !written {
+        } else if let Some(pieces) = pieces.take() {
             let end = if line.end.is_empty() { b"\n" } else { line.end };
-            // JSON holds a line break only as white space between tokens, and
-            // data lines are joined by one: a line each keeps the text the same.
-            for piece in data.split('\n') {
-                out.extend_from_slice(b"data: ");
-                out.extend_from_slice(piece.trim_end_matches('\r').as_bytes());
-                out.extend_from_slice(end);
-            }
-            written = true;
+            write_data(pieces, end, &mut out);
         }
     }
     Bytes::from(out)
 }
 
+/// JSON holds a line break only as white space between tokens, and data lines are joined
+/// by one: a line each keeps the text the same.
+fn write_data<'p>(pieces: impl IntoIterator<Item = &'p [u8]>, end: &[u8], out: &mut Vec<u8>) {
+    let close = |out: &mut Vec<u8>| {
+        while out.pop_if(|last| *last == b'\r').is_some() {}
+        out.extend_from_slice(end);
+    };
+    out.extend_from_slice(b"data: ");
+    for piece in pieces {
+        for (number, line) in piece.split(|byte| *byte == b'\n').enumerate() {
+            if number > 0 {
+                close(out);
+                out.extend_from_slice(b"data: ");
+            }
+            out.extend_from_slice(line);
+        }
+    }
+    close(out);
+}
+
 /// An event that has only this data.
 pub fn event(data: &str) -> Bytes {
     Bytes::from(format!("data: {data}\n\n"))
-}
-
-/// The pieces of an edited document as the data of `raw`.
-pub fn with_segments(raw: &[u8], segments: &Segments<'_>) -> Bytes {
-    with_data(raw, &segments.to_text())
 }
 
 struct Line<'r> {

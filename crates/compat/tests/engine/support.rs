@@ -102,7 +102,12 @@ pub(crate) fn with(seed: u64, origin: &str) -> With {
 
 /// The pieces of a body as one text.
 pub(crate) fn text(segments: &[Segment<'_>]) -> String {
-    segments.iter().map(Segment::as_str).collect()
+    let bytes: Vec<u8> = segments
+        .iter()
+        .flat_map(Segment::as_bytes)
+        .copied()
+        .collect();
+    String::from_utf8(bytes).expect("UTF-8")
 }
 
 /// How to read the reply to a request without a history.

@@ -5,24 +5,23 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::Aborted;
 use super::silence::Silence;
 use crate::record::{Ending, Record};
-use crate::upstream::{Upstream, UpstreamFault, for_client};
+use crate::upstream::{Arriving, Upstream, UpstreamFault, for_client};
 
 /// Forwards a body. One that breaks off is broken off towards the client too: nothing of ours is put into it.
 #[derive(Debug)]
 pub(crate) struct Passing {
-    body: Incoming,
+    body: Arriving,
     silence: Silence,
     upstream: Arc<Upstream>,
     ending: Ending,
 }
 
 impl Passing {
-    pub(super) fn new(body: Incoming, silence: Silence, upstream: Arc<Upstream>) -> Self {
+    pub(super) fn new(body: Arriving, silence: Silence, upstream: Arc<Upstream>) -> Self {
         Self {
             body,
             silence,

@@ -5,12 +5,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Body, Frame};
-use hyper::body::Incoming;
+use http_body::Body;
 use tokio::time::{Instant, Sleep};
 
-use crate::upstream::UpstreamFault;
+use crate::upstream::{Arriving, Next, UpstreamFault};
 
 /// Watches that a body does not fall silent. No timer exists until a piece has to be waited for.
 #[derive(Debug)]
@@ -34,9 +32,9 @@ impl Silence {
     /// the client does not read, is not the provider's silence.
     pub(super) fn poll_frame(
         &mut self,
-        body: &mut Incoming,
+        body: &mut Arriving,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<hyper::Result<Frame<Bytes>>>, UpstreamFault>> {
+    ) -> Poll<Result<Next, UpstreamFault>> {
         if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
             self.waiting_since = None;
             return Poll::Ready(Ok(frame));

@@ -21,18 +21,17 @@ use bytes::Bytes;
 use farrier_compat::fault::Fault;
 use farrier_compat::run::{End, Step, StreamRun};
 use http_body::Frame;
-use hyper::body::Incoming;
 use tracing::warn;
 
 use super::silence::Silence;
 use super::{Aborted, Relay};
 use crate::record::{Ending, Record};
 use crate::rescue::code_of;
-use crate::upstream::{Decoder, UpstreamFault};
+use crate::upstream::{Arriving, Decoder, Next, UpstreamFault};
 
 /// Drives one run over one reply.
 pub(crate) struct Streaming {
-    body: Incoming,
+    body: Arriving,
     decoder: Decoder,
     silence: Silence,
     run: StreamRun,
@@ -45,7 +44,7 @@ pub(crate) struct Streaming {
 }
 
 impl Streaming {
-    pub(super) fn new(body: Incoming, decoder: Decoder, run: StreamRun, relay: Relay) -> Self {
+    pub(super) fn new(body: Arriving, decoder: Decoder, run: StreamRun, relay: Relay) -> Self {
         Self {
             body,
             decoder,
@@ -93,11 +92,7 @@ impl Streaming {
     }
 
     /// Gives the run what was read, or tells it that there is no more.
-    fn take(
-        &mut self,
-        read: Result<Option<hyper::Result<Frame<Bytes>>>, UpstreamFault>,
-        record: &mut Record,
-    ) {
+    fn take(&mut self, read: Result<Next, UpstreamFault>, record: &mut Record) {
         let data = match read {
             Ok(Some(Ok(frame))) => frame.into_data().map_err(|_trailers| None),
             Ok(None) => match self.decoder.end() {

@@ -1,16 +1,14 @@
 //! TCP and TLS towards a provider, under one deadline.
 
-use std::future::Future;
+use std::error::Error;
+use std::future::poll_fn;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use farrier_serve::BoxError;
 use http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -18,6 +16,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use super::UpstreamFault;
 use crate::config::{HttpVersion, Mistake, Provider};
 
 /// Resolves, connects and shakes hands, all within one deadline.
@@ -27,10 +26,8 @@ pub(super) struct Connector {
     within: Duration,
 }
 
-/// The deadline passed before there was a connection.
-#[derive(Debug, thiserror::Error)]
-#[error("expected a connection within {0:?}, got none")]
-pub(super) struct ConnectTimedOut(pub(super) Duration);
+/// A connection to a provider, with or without TLS.
+pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 impl Connector {
     pub(super) fn build(provider: &Provider, within: Duration) -> Result<Self, Mistake> {
@@ -48,26 +45,38 @@ impl Connector {
         };
         Ok(Self { https, within })
     }
+
+    /// A new connection to where `base` is.
+    pub(super) async fn connect(&self, base: Uri) -> Result<Stream, UpstreamFault> {
+        let mut https = self.https.clone();
+        let connected = async {
+            poll_fn(|cx| https.poll_ready(cx)).await?;
+            https.call(base).await
+        };
+        match tokio::time::timeout(self.within, connected).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(UpstreamFault::Unreachable {
+                reason: root(&*error).to_string(),
+            }),
+            Err(_) => Err(UpstreamFault::ConnectTimedOut {
+                within: self.within,
+            }),
+        }
+    }
 }
 
-impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+/// Whether both sides agreed on HTTP/2 while shaking hands.
+pub(super) fn is_http2(stream: &Stream) -> bool {
+    stream.connected().is_negotiated_h2()
+}
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.https.poll_ready(cx)
+/// The error at the end of the chain: the one that says what really happened.
+fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut last = error;
+    while let Some(next) = last.source() {
+        last = next;
     }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let (connected, within) = (self.https.call(uri), self.within);
-        Box::pin(async move {
-            match tokio::time::timeout(within, connected).await {
-                Ok(connected) => connected,
-                Err(_) => Err(ConnectTimedOut(within).into()),
-            }
-        })
-    }
+    last
 }
 
 fn tls(provider: &Provider) -> Result<ClientConfig, Mistake> {

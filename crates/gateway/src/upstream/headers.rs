@@ -5,82 +5,105 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-/// Leaves of a caller's fields what a provider may see. Fields about the body's framing go too: they are made anew.
-pub(super) fn for_upstream(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
-    for name in ENDS_HERE {
-        headers.remove(name);
+/// Of a caller's fields those that a provider may see, with room for the provider's own. Fields about the body's framing
+/// are left out too: they are made anew. The caller's stay for another attempt; choosing costs no more than removing.
+pub(super) fn for_upstream(given: &HeaderMap) -> HeaderMap {
+    let named = named_by_connection(given);
+    let mut headers = HeaderMap::with_capacity(given.len() + ROOM);
+    for (name, value) in given {
+        let text = name.as_str();
+        if !is_hop_by_hop(text) && !is_ours(text) && !ends_here(text) && !named.contains(name) {
+            headers.append(name.clone(), value.clone());
+        }
     }
-    remove_ours(headers);
+    headers
 }
 
 /// Leaves of a provider's fields what a client may see.
 pub(crate) fn for_client(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
-    remove_ours(headers);
+    remove(headers, |name| is_hop_by_hop(name) || is_ours(name));
 }
 
 /// Asks for a reply in no content coding: one that has to be read.
-pub(crate) fn plain_please(headers: &mut HeaderMap) {
+pub(super) fn plain_please(headers: &mut HeaderMap) {
     headers.insert(
         header::ACCEPT_ENCODING,
         HeaderValue::from_static("identity"),
     );
 }
 
-/// What only we may say, to either side.
-fn remove_ours(headers: &mut HeaderMap) {
-    let ours: Vec<HeaderName> = headers
+/// Removes what `ends` says, and what `Connection` names. Few of a message's fields end at a hop, so those there are are
+/// looked through once, rather than looked up by each name that could be there.
+fn remove(headers: &mut HeaderMap, ends: impl Fn(&str) -> bool) {
+    let named = named_by_connection(headers);
+    let ending: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| name.as_str().starts_with(OURS))
+        .filter(|name| ends(name.as_str()) || named.contains(name))
         .cloned()
         .collect();
-    for name in ours {
+    for name in ending {
         headers.remove(name);
     }
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+        .map(str::trim)
+        .filter(|name| {
+            !SAY_NO_NAME
+                .iter()
+                .any(|word| name.eq_ignore_ascii_case(word))
+        })
+        .filter_map(|name| name.parse().ok())
         .filter(|name| !KEPT_THOUGH_NAMED.contains(name))
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
-    }
+        .collect()
+}
+
+/// What `Connection` nearly always says, and what names no field of a message.
+const SAY_NO_NAME: [&str; 2] = ["keep-alive", "close"];
+
+/// For `host`, `accept-encoding` and a credential.
+const ROOM: usize = 4;
+
+/// What only we may say, to either side.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("x-farrier-")
 }
 
 /// What a caller shows us, or says about this hop only.
-const ENDS_HERE: [HeaderName; 9] = [
-    header::AUTHORIZATION,
-    header::CONTENT_LENGTH,
-    header::COOKIE,
-    header::EXPECT,
-    header::HOST,
-    HeaderName::from_static("api-key"),
-    HeaderName::from_static("http2-settings"),
-    HeaderName::from_static("x-api-key"),
-    HeaderName::from_static("x-goog-api-key"),
-];
+fn ends_here(name: &str) -> bool {
+    matches!(
+        name,
+        "api-key"
+            | "authorization"
+            | "content-length"
+            | "cookie"
+            | "expect"
+            | "host"
+            | "http2-settings"
+            | "x-api-key"
+            | "x-goog-api-key"
+    )
+}
 
-/// Our own fields, all of them.
-const OURS: &str = "x-farrier-";
-
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// End-to-end fields that a `Connection` naming them must not take away: the message means something else without.
 const KEPT_THOUGH_NAMED: [HeaderName; 3] = [

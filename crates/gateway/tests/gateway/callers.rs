@@ -7,11 +7,7 @@ use farrier_testkit::ScriptedUpstream;
 use crate::support::{PLAIN, Running, Setup, ask, error};
 
 fn client_named(name: &str, key: &str) -> Client {
-    Client {
-        name: name.to_owned(),
-        agent: None,
-        key: Secret::new(key.to_owned()).unwrap(),
-    }
+    Client::new(name, Secret::new(key.to_owned()).unwrap())
 }
 
 async fn status(gateway: &Running, headers: &[(&str, &str)]) -> (u16, String) {

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use farrier_gateway::config::Provider;
+use farrier_gateway::config::{Provider, Retry};
 use farrier_testkit::{RawResponse, ScriptedUpstream};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
@@ -37,7 +37,7 @@ async fn one_that_cannot_be_reached_is_a_502_that_says_why() {
     let page = gateway.metrics().await;
     assert!(
         page.contains(
-            "farrier_upstream_errors_total{provider=\"scripted\",kind=\"unreachable\"} 1"
+            "farrier_upstream_errors_total{provider=\"scripted\",kind=\"unreachable\"} 3"
         ),
         "{page}"
     );
@@ -63,7 +63,9 @@ async fn one_that_sends_garbage_is_a_502() {
 async fn one_that_speaks_no_tls_is_a_502_that_says_so() {
     let upstream = ScriptedUpstream::bind().await;
     let base_url = upstream.base_url().replace("http:", "https:");
-    let gateway = Setup::with(Provider::new("scripted", base_url)).run().await;
+    let mut provider = Provider::new("scripted", base_url);
+    provider.care.retry = Retry::never();
+    let gateway = Setup::with(provider).run().await;
     let mut client = gateway.client().await;
     client.post("/v1/chat/completions", ask(PLAIN)).await;
     let mut peer = upstream.accept().await;

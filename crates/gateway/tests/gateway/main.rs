@@ -7,12 +7,18 @@
 )]
 
 mod asking;
+mod breaking;
 mod callers;
+mod connections;
 mod failing;
+mod falling_back;
 mod leaving;
+mod limiting;
 mod passing;
+mod queueing;
 mod reloading;
 mod remembering;
+mod retrying;
 mod secrets;
 mod support;
 mod tls;

@@ -1,6 +1,6 @@
 //! With an empty plan everything passes unchanged.
 
-use farrier_gateway::config::PassThrough;
+use farrier_gateway::config::{PassThrough, Retry};
 use farrier_testkit::ScriptedUpstream;
 use http::HeaderValue;
 
@@ -72,7 +72,9 @@ async fn request_body_and_header_fields_reach_the_provider_unchanged() {
 #[tokio::test]
 async fn a_provider_s_refusal_passes_with_its_status_body_and_header_fields() {
     let upstream = ScriptedUpstream::bind().await;
-    let gateway = Setup::on(&upstream).run().await;
+    let mut setup = Setup::on(&upstream);
+    setup.config.providers[0].care.retry = Retry::never();
+    let gateway = setup.run().await;
     let cases = [
         (
             "429 Too Many Requests\r\nretry-after: 7\r\nx-request-id: r2",

@@ -16,11 +16,7 @@ use crate::support::{KIMI, PLAIN, Running, Setup, ask, error, event};
 fn config(running: &Running, model: &str, provider: Provider) -> Config {
     let ledger = running.reloader.ledger().unwrap();
     let mut config = Config::new(Arc::new(Registry::shipped().unwrap()), ledger);
-    config.routes.push(Route {
-        model: model.to_owned(),
-        provider: provider.name.clone(),
-        upstream_model: None,
-    });
+    config.routes.push(Route::new(model, &provider.name));
     config.providers.push(provider);
     config
 }
@@ -205,11 +201,8 @@ async fn a_gateway_that_others_reach_is_not_opened_by_a_file_that_speaks_of_loop
     let upstream = ScriptedUpstream::bind().await;
     let mut setup = Setup::on(&upstream);
     setup.config.listen = vec![SocketAddr::from(([0, 0, 0, 0], 0))];
-    setup.config.clients.push(Client {
-        name: "laptop".to_owned(),
-        agent: None,
-        key: Secret::new("a-client-key".to_owned()).unwrap(),
-    });
+    let key = Secret::new("a-client-key".to_owned()).unwrap();
+    setup.config.clients.push(Client::new("laptop", key));
     let mut gateway = setup.run().await;
     gateway.addr.set_ip([127, 0, 0, 1].into());
     let keyless = config(&gateway, PLAIN, provider(&upstream));

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use farrier_ledger::{BoxFuture, Entry, Key, Ledger, LedgerError, Scope, Stats};
+use farrier_ledger::{Answer, BoxFuture, Entry, Key, Ledger, LedgerError, Scope, Stats, Stored};
 use farrier_testkit::{RawClient, ScriptedPeer, ScriptedUpstream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -47,7 +47,7 @@ impl Ledger for Held {
         &'a self,
         scope: &'a Scope,
         keys: &'a [Key],
-    ) -> BoxFuture<'a, Result<Vec<Vec<Bytes>>, LedgerError>> {
+    ) -> BoxFuture<'a, Result<Answer, LedgerError>> {
         Box::pin(async move {
             self.recalls.acquire().await.unwrap().forget();
             self.inner.recall(scope, keys).await
@@ -58,20 +58,24 @@ impl Ledger for Held {
         &'a self,
         scope: &'a Scope,
         entry: Entry,
-    ) -> BoxFuture<'a, Result<(), LedgerError>> {
+    ) -> BoxFuture<'a, Result<Stored, LedgerError>> {
         Box::pin(async move {
             self.asked.add_permits(1);
             self.records.acquire().await.unwrap().forget();
             let turn = entry.value.clone();
-            self.inner.record(scope, entry).await?;
+            let stored = self.inner.record(scope, entry).await?;
             self.turns.lock().unwrap().push(turn);
             self.recorded.add_permits(1);
-            Ok(())
+            Ok(stored)
         })
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), LedgerError>> {
         self.inner.ready()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), LedgerError>> {
+        self.inner.close()
     }
 
     fn stats(&self) -> Stats {
@@ -289,6 +293,9 @@ async fn a_ledger_that_does_not_answer_holds_nobody_up_for_long_and_is_counted()
         request["messages"][1]["reasoning_content"],
         "(reasoning not retained)"
     );
+    peer.reply("200 OK", "{}").await;
+    let told = client.response().await.headers;
+    assert_eq!(told.first("x-farrier-ledger"), Some("unavailable"));
     let page = gateway.metrics().await;
     assert!(
         page.contains("farrier_ledger_commit_failures_total{kind=\"timeout\"} 1"),

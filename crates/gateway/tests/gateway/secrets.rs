@@ -29,11 +29,7 @@ async fn keys_and_words_are_in_no_log_answer_metric_or_transcript() {
     let mut setup = Setup::on(&upstream);
     let traces = setup.dir.path().join("traces");
     setup.config.trace = Some(TraceConfig::new(&traces));
-    setup.config.clients = vec![Client {
-        name: "a".into(),
-        agent: None,
-        key: secret(CLIENT_KEY),
-    }];
+    setup.config.clients = vec![Client::new("a", secret(CLIENT_KEY))];
     setup.config.providers[0].credential = Some(Credential::bearer(secret(CREDENTIAL)));
     assert_hidden("the configuration", &format!("{:?}", setup.config));
     let Setup { config, dir: _dir } = setup;

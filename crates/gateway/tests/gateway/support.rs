@@ -50,9 +50,8 @@ impl Setup {
             Embedded::open(EmbeddedConfig::new(dir.path().join("ledger/turns.db"))).unwrap();
         let mut config = Config::new(Arc::new(Registry::shipped().unwrap()), Arc::new(ledger));
         let route = |model: &str, upstream_model: Option<&str>| Route {
-            model: model.to_owned(),
-            provider: provider.name.clone(),
             upstream_model: upstream_model.map(str::to_owned),
+            ..Route::new(model, &provider.name)
         };
         config.routes = vec![route(PLAIN, None), route(KIMI, Some("kimi-k2.6"))];
         config.providers.push(provider);

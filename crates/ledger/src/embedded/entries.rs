@@ -6,9 +6,9 @@
 use rusqlite::{Params, Row, Transaction, params};
 
 use super::schema::{Totals, signed, unsigned};
-use super::seal::{Seal, SealError};
 use super::writer::Record;
 use crate::MAX_ENTRY_KEYS;
+use crate::seal::{Seal, SealError};
 
 /// Estimates of what an entry takes in the file beside its value and its keys (a row, two index
 /// entries, its share of half-filled pages), and of what each key takes, here and in the index.

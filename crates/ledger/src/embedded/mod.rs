@@ -18,7 +18,6 @@ mod entries;
 mod place;
 mod reader;
 mod schema;
-mod seal;
 mod writer;
 
 use std::fmt;
@@ -33,13 +32,12 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
-pub use seal::{EncryptionKey, KeyFormatError};
-
+use crate::error::check_key_count;
+use crate::seal::{EncryptionKey, Seal};
 use crate::{
-    BoxFuture, Clock, Entry, Key, Ledger, LedgerError, MAX_ENTRY_KEYS, MAX_RECALL_BYTES,
-    MAX_RECALL_KEYS, Operation, Scope, Stats, SystemClock,
+    Answer, BoxFuture, Clock, Entry, Key, Ledger, LedgerError, MAX_ENTRY_KEYS, MAX_RECALL_BYTES,
+    MAX_RECALL_KEYS, Operation, Scope, Stats, Stored, SystemClock,
 };
-use seal::Seal;
 
 /// Records or recalls that may wait; the callers' own buffers, so the queue adds no memory of note.
 const QUEUE_LENGTH: usize = 1024;
@@ -410,7 +408,7 @@ impl Embedded {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        check_count(Operation::Recall, keys, MAX_RECALL_KEYS)?;
+        check_key_count(Operation::Recall, keys, MAX_RECALL_KEYS)?;
         let scope = self.seal.scope(scope);
         let keys = keys.iter().map(|key| self.seal.key(&scope, key)).collect();
         let cutoff = self.bounds.cutoff(&*self.clock);
@@ -427,7 +425,7 @@ impl Embedded {
         let Entry { mut keys, value } = entry;
         keys.sort_unstable();
         keys.dedup();
-        check_count(Operation::Record, &keys, MAX_ENTRY_KEYS)?;
+        check_key_count(Operation::Record, &keys, MAX_ENTRY_KEYS)?;
         let max_bytes = self.bounds.max_value_bytes;
         if value.len() > max_bytes {
             return Err(LedgerError::ValueTooLarge {
@@ -462,20 +460,27 @@ impl Ledger for Embedded {
         &'a self,
         scope: &'a Scope,
         keys: &'a [Key],
-    ) -> BoxFuture<'a, Result<Vec<Vec<Bytes>>, LedgerError>> {
-        Box::pin(self.recall_keys(scope, keys))
+    ) -> BoxFuture<'a, Result<Answer, LedgerError>> {
+        Box::pin(async { Ok(Answer::whole(self.recall_keys(scope, keys).await?)) })
     }
 
     fn record<'a>(
         &'a self,
         scope: &'a Scope,
         entry: Entry,
-    ) -> BoxFuture<'a, Result<(), LedgerError>> {
-        Box::pin(self.record_entry(scope, entry))
+    ) -> BoxFuture<'a, Result<Stored, LedgerError>> {
+        Box::pin(async {
+            self.record_entry(scope, entry).await?;
+            Ok(Stored::Durable)
+        })
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), LedgerError>> {
         Box::pin(self.probe())
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), LedgerError>> {
+        Box::pin(Self::close(self))
     }
 
     fn stats(&self) -> Stats {
@@ -484,8 +489,8 @@ impl Ledger for Embedded {
         Stats {
             batches: read(&counters.batches),
             batches_failed: read(&counters.batches_failed),
-            bytes: read(&counters.bytes),
-            entries: read(&counters.entries),
+            bytes: Some(read(&counters.bytes)),
+            entries: Some(read(&counters.entries)),
             evicted_by_scope: read(&counters.evicted_by_scope),
             evicted_by_size: read(&counters.evicted_by_size),
             evicted_by_ttl: read(&counters.evicted_by_ttl),
@@ -493,6 +498,7 @@ impl Ledger for Embedded {
             recall_misses: read(&counters.recall_misses),
             recorded: read(&counters.recorded),
             unreadable: read(&counters.unreadable),
+            ..Stats::default()
         }
     }
 }
@@ -530,17 +536,6 @@ async fn ask<J, T>(
             waited: answer_wait,
         }),
     }
-}
-
-fn check_count(operation: Operation, keys: &[Key], max: usize) -> Result<(), LedgerError> {
-    if keys.is_empty() || keys.len() > max {
-        return Err(LedgerError::KeyCount {
-            operation,
-            keys: keys.len(),
-            max,
-        });
-    }
-    Ok(())
 }
 
 fn start(

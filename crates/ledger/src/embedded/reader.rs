@@ -1,16 +1,17 @@
 //! Lookups: one snapshot, one batch, on a thread with a connection of its own.
 
-use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::mpsc;
 
 use super::place::Place;
 use super::schema::{self, signed};
-use super::seal::{ScopeIndex, Seal};
 use super::{Counters, Ordering, Reply};
+use crate::seal::{ScopeIndex, Seal};
 use crate::{LedgerError, MAX_CANDIDATES, MAX_RECALL_BYTES, Operation};
 
 pub(super) enum Job {
@@ -138,87 +139,90 @@ impl Reader {
     }
 
     fn candidates(&self, scope: i64, question: &Question) -> Result<Vec<Vec<Bytes>>, Fault> {
+        let found = self.entries(scope, &question.keys)?;
+        let values = Values::of(&found, self, question)?;
+        let value = |entry: &i64| values.get(*entry).cloned();
+        let answer = found
+            .iter()
+            .map(|entries| entries.iter().filter_map(value).collect());
+        Ok(answer.collect())
+    }
+
+    /// For each key, its newest entries, expired ones included.
+    fn entries(&self, scope: i64, keys: &[[u8; 16]]) -> Result<Vec<Vec<i64>>, rusqlite::Error> {
         let sql = "SELECT entry FROM entry_keys WHERE scope = ?1 AND key = ?2
                    ORDER BY entry DESC LIMIT ?3";
         let mut lookup = self.connection.prepare_cached(sql)?;
-        let mut values = Values::new(self, question)?;
-        let mut answer = Vec::with_capacity(question.keys.len());
-        for key in &question.keys {
-            let mut rows = lookup.query(params![scope, &key[..], signed(MAX_CANDIDATES as u64)])?;
-            let mut found = Vec::new();
+        // What is bound stays bound from one key to the next.
+        lookup.raw_bind_parameter(1, scope)?;
+        lookup.raw_bind_parameter(3, signed(MAX_CANDIDATES as u64))?;
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            lookup.raw_bind_parameter(2, &key[..])?;
+            let mut rows = lookup.raw_query();
+            let mut entries = Vec::new();
             while let Some(row) = rows.next()? {
-                found.extend(values.fetch(row.get(0)?)?);
+                entries.push(row.get(0)?);
             }
-            answer.push(found);
+            found.push(entries);
         }
-        values.complain()?;
-        Ok(answer)
+        Ok(found)
     }
 }
 
-/// The values that one answer needs, each read and opened once, however many keys lead to it.
-struct Values<'a> {
-    reader: &'a Reader,
-    question: &'a Question,
-    select: CachedStatement<'a>,
-    known: HashMap<i64, Option<Bytes>>,
-    bytes: usize,
-    unreadable: u64,
-}
+/// The values that one answer needs, each read and opened once, however many keys lead to it; by the
+/// numbers of their entries, in order.
+struct Values(Vec<(i64, Bytes)>);
 
-impl<'a> Values<'a> {
-    fn new(reader: &'a Reader, question: &'a Question) -> Result<Self, Fault> {
-        let select = reader
-            .connection
-            .prepare_cached("SELECT keys, value FROM entries WHERE id = ?1 AND recorded > ?2")?;
-        Ok(Self {
-            reader,
-            question,
-            select,
-            known: HashMap::new(),
-            bytes: 0,
-            unreadable: 0,
-        })
-    }
-
-    /// The value of an entry; none if it is expired or does not open.
-    fn fetch(&mut self, entry: i64) -> Result<Option<Bytes>, Fault> {
-        if let Some(known) = self.known.get(&entry) {
-            return Ok(known.clone());
-        }
-        let mut rows = self.select.query(params![entry, self.question.cutoff])?;
-        let value = match rows.next()? {
-            None => None,
-            Some(row) => {
-                let (keys, stored) = (blob(row, 0)?, blob(row, 1)?);
-                self.bytes = self.bytes.saturating_add(stored.len());
-                if self.bytes > MAX_RECALL_BYTES {
-                    return Err(LedgerError::RecallTooLarge {
-                        max_bytes: MAX_RECALL_BYTES,
-                    }
-                    .into());
+impl Values {
+    /// Reads the values of these entries, without those that are expired. One statement for all of
+    /// them: to begin one costs as much as to find an entry.
+    fn of(found: &[Vec<i64>], reader: &Reader, question: &Question) -> Result<Self, Fault> {
+        let mut entries: Vec<i64> = found.iter().flatten().copied().collect();
+        entries.sort_unstable();
+        entries.dedup();
+        let mut known = Vec::with_capacity(entries.len());
+        let entries: Rc<Vec<Value>> = Rc::new(entries.into_iter().map(Value::from).collect());
+        // The words CROSS and + keep the planner from going through all that is not expired.
+        let sql = "SELECT id, keys, entries.value FROM rarray(?1) AS wanted
+                   CROSS JOIN entries ON id = wanted.value WHERE +recorded > ?2";
+        let mut select = reader.connection.prepare_cached(sql)?;
+        let mut rows = select.query(params![entries, question.cutoff])?;
+        let (mut bytes, mut unreadable) = (0_usize, 0);
+        while let Some(row) = rows.next()? {
+            let (keys, stored) = (blob(row, 1)?, blob(row, 2)?);
+            bytes = bytes.saturating_add(stored.len());
+            if bytes > MAX_RECALL_BYTES {
+                return Err(LedgerError::RecallTooLarge {
+                    max_bytes: MAX_RECALL_BYTES,
                 }
-                let opened = self.reader.seal.open(&self.question.scope, keys, stored);
-                self.unreadable += u64::from(opened.is_err());
-                opened.ok()
+                .into());
             }
-        };
-        self.known.insert(entry, value.clone());
-        Ok(value)
+            match reader.seal.open(&question.scope, keys, stored) {
+                Ok(opened) => {
+                    let value = opened.map_or_else(|| Bytes::copy_from_slice(stored), Bytes::from);
+                    known.push((row.get(0)?, value));
+                }
+                Err(_sealed_otherwise) => unreadable += 1,
+            }
+        }
+        if unreadable > 0 {
+            let counter = &reader.counters.unreadable;
+            counter.fetch_add(unreadable, Ordering::Relaxed);
+            return Err(LedgerError::Unreadable {
+                entries: unreadable,
+            }
+            .into());
+        }
+        // They came in this order, which nobody promises.
+        known.sort_unstable_by_key(|(entry, _)| *entry);
+        Ok(Self(known))
     }
 
-    /// Fails if any value did not open.
-    fn complain(&self) -> Result<(), LedgerError> {
-        if self.unreadable == 0 {
-            return Ok(());
-        }
-        self.reader
-            .counters
-            .unreadable
-            .fetch_add(self.unreadable, Ordering::Relaxed);
-        Err(LedgerError::Unreadable {
-            entries: self.unreadable,
-        })
+    /// None if the entry is expired, or was evicted.
+    fn get(&self, entry: i64) -> Option<&Bytes> {
+        let at = self.0.binary_search_by_key(&entry, |(known, _)| *known);
+        Some(&self.0[at.ok()?].1)
     }
 }
 

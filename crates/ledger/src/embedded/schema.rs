@@ -9,8 +9,8 @@ use std::path::Path;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::seal::Seal;
 use super::{KeyMismatch, OpenError};
+use crate::seal::Seal;
 
 /// "FARL", in SQLite's field for what kind of database a file is.
 const APPLICATION_ID: i64 = 0x4641_524c;
@@ -87,6 +87,7 @@ pub(super) fn open_for_reading(path: &Path) -> Result<Connection, OpenError> {
     let open = || {
         let connection = Connection::open_with_flags(path, flags)?;
         harden(&connection)?;
+        rusqlite::vtab::array::load_module(&connection)?;
         Ok(connection)
     };
     open().map_err(|source| store_error(path, source))
@@ -124,6 +125,9 @@ fn safe_flags() -> OpenFlags {
 fn harden(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    // Otherwise a statement is compiled anew whenever a parameter of it changes that a plan could
+    // depend on, the number after LIMIT for one.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "mmap_size", 0)
 }

@@ -23,8 +23,8 @@ use tokio::time::Instant;
 use super::entries::{self, Fault, Tally};
 use super::place::Place;
 use super::schema::{Totals, Writable, signed};
-use super::seal::{ScopeIndex, Seal};
 use super::{Bounds, Counters, Ordering, Reply, now};
+use crate::seal::{ScopeIndex, Seal};
 use crate::{Clock, LedgerError, Operation};
 
 /// A commit's cost is one sync, whatever it holds; beyond this many the first would wait for the

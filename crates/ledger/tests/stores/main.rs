@@ -5,4 +5,8 @@ mod embedded;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod outbox;
+#[cfg(test)]
+mod shared;
+#[cfg(test)]
 mod suite;

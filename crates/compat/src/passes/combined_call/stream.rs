@@ -20,12 +20,15 @@ use crate::passes::{At, What};
 use crate::wire::calls::Calls;
 use crate::wire::chat::{self, Choice, Chunk, Envelope};
 use crate::wire::json::{List, Object, Value};
+use crate::wire::refrain::{Field, Words};
 use crate::wire::sse;
 
 /// Splits the combined calls of one reply.
 pub(super) struct Splitting {
     rule: Arc<Rule>,
     choices: BTreeMap<u64, Told>,
+    /// Whether the chunk it saw last had nothing to be taken out or judged.
+    went_by: bool,
 }
 
 /// What was decided for one choice.
@@ -76,7 +79,8 @@ struct Suspect {
     base: String,
     encoding: Encoding,
     arguments: String,
-    held: Vec<Delta>,
+    /// The frames it came in.
+    held: Vec<Bytes>,
 }
 
 /// One tool-call delta on its own.
@@ -84,9 +88,10 @@ struct Delta {
     number: usize,
     /// The frame it came in when it was alone in it, else one made for it.
     frame: Bytes,
+    saying: Saying,
 }
 
-/// What a delta says, read from its frame.
+/// What a delta says.
 struct Saying {
     index: Option<usize>,
     name: Option<String>,
@@ -99,6 +104,7 @@ impl Splitting {
         Self {
             rule,
             choices: BTreeMap::new(),
+            went_by: false,
         }
     }
 
@@ -122,6 +128,7 @@ impl StreamPass for Splitting {
             }
             return out.emit(event);
         };
+        self.went_by = false;
         if chunk.choices().any(|choice| choice.is_whole()) {
             return whole(&self.rule, chunk, from, edited, out);
         }
@@ -129,6 +136,7 @@ impl StreamPass for Splitting {
         let finishes = chunk.choices().any(|choice| choice.finish().is_some());
         let mut edited = edited | !taken.is_empty();
         if taken.is_empty() {
+            self.went_by = !finishes;
             edited |= self.finish(&mut chunk, out)?;
             return out.emit(Event::Chunk {
                 chunk,
@@ -160,6 +168,24 @@ impl StreamPass for Splitting {
         self.offer(taken, out)
     }
 
+    fn lets_repeats_by(&self) -> bool {
+        self.went_by
+    }
+
+    fn words(&mut self, words: &Words<'_>) {
+        // The arguments are of a call that simply goes by, or they would be judged.
+        let Some(told) = self
+            .choices
+            .get_mut(&words.choice)
+            .filter(|told| !told.mixed)
+        else {
+            return;
+        };
+        told.mixed = words
+            .iter()
+            .any(|(field, inside)| field == Field::Content && chat::says_something(inside));
+    }
+
     fn end(&mut self, end: End, out: &mut Out<'_>) -> Result<(), Fault> {
         match end {
             End::ClientGone => Ok(()),
@@ -184,11 +210,12 @@ impl Splitting {
             From::Frame(frame) if is_one_delta(chunk) => Some(frame),
             From::Body(_) | From::Frame(_) | From::Made(_) => None,
         };
+        let Self { rule, choices, .. } = self;
         let envelope = chunk.envelope();
         let mut taken = Vec::new();
         for mut choice in chunk.choices() {
             let index = choice.index();
-            let told = self.choices.entry(index).or_default();
+            let told = choices.entry(index).or_default();
             let mut numbers = std::mem::take(&mut told.placed).into_iter();
             let Some(part) = choice.part_mut() else {
                 continue;
@@ -197,12 +224,23 @@ impl Splitting {
                 continue;
             };
             calls.retain(|call| {
-                let Some(number) = call.object().and_then(|_| numbers.next()) else {
+                let object = call.object();
+                let Some((object, number)) =
+                    object.and_then(|object| Some((object, numbers.next()?)))
+                else {
                     return true;
                 };
+                let saying = Saying::of(object, rule);
                 let made = || sse::event(&envelope.call_chunk(index, &call.to_json()));
                 let frame = whole.cloned().unwrap_or_else(made);
-                taken.push((index, Delta { number, frame }));
+                taken.push((
+                    index,
+                    Delta {
+                        number,
+                        frame,
+                        saying,
+                    },
+                ));
                 false
             });
             if calls.is_empty() {
@@ -414,8 +452,8 @@ impl Told {
         let number = delta.number;
         match self.fates.get(number).cloned().unwrap_or(Fate::Undecided) {
             Fate::Forwarded { index, watched } => {
-                self.watch(number, index, watched, &delta);
-                forward(&delta, index, out)
+                self.watch(number, index, watched, delta.saying);
+                forward(&delta.frame, index, out)
             }
             Fate::Gone => late(&delta),
             Fate::Undecided => {
@@ -448,17 +486,21 @@ impl Told {
 
     /// Adds a delta to the suspect and judges it.
     fn suspect(&mut self, rule: &Rule, delta: Delta, out: &mut Out<'_>) -> Result<(), Fault> {
-        let saying = Saying::of(&delta.frame, rule);
+        let Delta {
+            number,
+            frame,
+            saying,
+        } = delta;
         let suspect = self.suspect.get_or_insert_with(|| Suspect {
-            number: delta.number,
+            number,
             index: saying.index,
             named: false,
-            base: saying.base.clone(),
+            base: saying.base,
             encoding: Encoding::Text,
             arguments: String::new(),
             held: Vec::new(),
         });
-        suspect.held.push(delta);
+        suspect.held.push(frame);
         let other = saying.name.as_deref().is_some_and(|name| name != rule.tool);
         suspect.named |= saying.name.is_some();
         if let Some((text, encoding)) = saying.arguments {
@@ -574,8 +616,8 @@ impl Told {
     /// The role that came with a held delta goes out before its pieces do.
     fn tell_roles(&self, suspect: &Suspect, out: &mut Out<'_>) -> Result<Envelope, Fault> {
         let mut envelope = None;
-        for delta in &suspect.held {
-            let data = sse::data(&delta.frame).unwrap_or_default();
+        for frame in &suspect.held {
+            let data = sse::data(frame).unwrap_or_default();
             let Some(mut chunk) = Chunk::parse(&data) else {
                 continue;
             };
@@ -590,7 +632,7 @@ impl Told {
             if says_role {
                 out.emit(Event::Chunk {
                     chunk,
-                    from: From::Frame(&delta.frame),
+                    from: From::Frame(frame),
                     edited: true,
                 })?;
             }
@@ -612,7 +654,7 @@ impl Told {
         suspect
             .held
             .iter()
-            .try_for_each(|delta| forward(delta, index, out))
+            .try_for_each(|frame| forward(frame, index, out))
     }
 
     /// Decides everything: the choice is over.
@@ -636,12 +678,12 @@ impl Told {
         number: usize,
         index: Option<usize>,
         watched: Option<String>,
-        delta: &Delta,
+        saying: Saying,
     ) {
         let Some(mut text) = watched else {
             return;
         };
-        if let Some((more, _)) = with_call(&delta.frame, arguments_of).flatten() {
+        if let Some((more, _)) = saying.arguments {
             text.push_str(&more);
         }
         let watched = (text.len() <= MAX_HELD_BYTES).then_some(text);
@@ -665,29 +707,14 @@ impl Told {
 }
 
 impl Saying {
-    fn of(frame: &Bytes, rule: &Rule) -> Self {
-        with_call(frame, |call| Self {
+    fn of(call: &Object<'_>, rule: &Rule) -> Self {
+        Self {
             index: own_index(call),
             name: chat::call_name(call).map(std::borrow::Cow::into_owned),
             base: rule.base(call),
             arguments: arguments_of(call),
-        })
-        .unwrap_or(Self {
-            index: None,
-            name: None,
-            base: String::new(),
-            arguments: None,
-        })
+        }
     }
-}
-
-/// Reads the one call of a held frame.
-fn with_call<T>(frame: &Bytes, read: impl FnOnce(&Object<'_>) -> T) -> Option<T> {
-    let data = sse::data(frame)?;
-    let mut chunk = Chunk::parse(&data)?;
-    let choice = chunk.choices().next()?;
-    let call = chat::calls(choice.part()?)?.get(0)?.object()?;
-    Some(read(call))
 }
 
 fn emit_made(json: &str, out: &mut Out<'_>) -> Result<(), Fault> {
@@ -701,9 +728,9 @@ fn emit_made(json: &str, out: &mut Out<'_>) -> Result<(), Fault> {
 }
 
 /// Sends a delta on as it came, or at another index.
-fn forward(delta: &Delta, index: Option<usize>, out: &mut Out<'_>) -> Result<(), Fault> {
-    let data = sse::data(&delta.frame).unwrap_or_default();
-    let mut event = Event::of_frame(&delta.frame, &data);
+fn forward(frame: &Bytes, index: Option<usize>, out: &mut Out<'_>) -> Result<(), Fault> {
+    let data = sse::data(frame).unwrap_or_default();
+    let mut event = Event::of_frame(frame, &data);
     if let (Some(index), Event::Chunk { chunk, edited, .. }) = (index, &mut event) {
         for mut choice in chunk.choices() {
             let calls = choice.part_mut().and_then(chat::calls_mut);
@@ -724,7 +751,7 @@ fn own_index(call: &Object<'_>) -> Option<usize> {
 
 /// A delta for a call whose pieces were told already.
 fn late(delta: &Delta) -> Result<(), Fault> {
-    let more = with_call(&delta.frame, arguments_of).flatten();
+    let more = delta.saying.arguments.as_ref();
     if more.is_none_or(|(text, _)| text.trim().is_empty()) {
         return Ok(());
     }

@@ -486,7 +486,7 @@ fn i8_everything_but_the_suspected_call_is_forwarded_at_once() {
         1,
         "reasoning goes by"
     );
-    assert_eq!(push(": keep-alive\n\n", &mut steps), 2, "so do comments");
+    assert_eq!(push(": keep-alive\n\n", &mut steps), 1, "so do comments");
     assert_eq!(push(&more(0, "{\"command\":\"date"), &mut steps), 0);
     assert_eq!(
         push(&more(0, " -u"), &mut steps),

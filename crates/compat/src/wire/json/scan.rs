@@ -1,24 +1,31 @@
-//! The scan: RFC 8259 in one pass over the bytes, without recursion where a value is
-//! only passed over.
+//! The scan: RFC 8259 in one pass, without recursion where a value is only passed over.
+//!
+//! What is inside strings is not looked at here: [`Stops`] knows where they end.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::num::NonZeroU32;
 
-use super::{Field, Item, List, MAX_DEPTH, Malformed, Object, Shape, Value, unquote};
+use super::stops::Stops;
+use super::{Field, Frame, Item, List, MAX_DEPTH, Malformed, Object, Place, Shape, Value, unquote};
 
 /// From this many fields on, the search for a duplicate key uses a set.
 const SET_FROM: usize = 24;
 
 /// Reads a whole document.
-pub(super) fn document<'a>(source: &'a str, shape: &'static Shape) -> Result<Value<'a>, Malformed> {
+pub(super) fn document<'a>(source: &'a str, shape: &'static Shape) -> Scanned<Value<'a>> {
+    if u32::try_from(source.len()).is_err() {
+        return Err(Box::new(Malformed::TooLong));
+    }
     let mut scanner = Scanner {
         source,
+        stops: Stops::of(source.as_bytes()),
         at: 0,
         depth: 0,
+        objects: [0; MAX_DEPTH / 64],
     };
     scanner.white_space();
     let mut value = scanner.value(Some(shape))?;
-    let end = scanner.at;
     scanner.white_space();
     if scanner.peek().is_some() {
         return Err(scanner.unexpected("the end of the document"));
@@ -26,26 +33,27 @@ pub(super) fn document<'a>(source: &'a str, shape: &'static Shape) -> Result<Val
     // White space around an object that was opened is part of it, so that nothing of
     // the source is lost.
     if let Value::Object(root) = &mut value {
-        let open = source.find('{').map_or(0, |at| at + 1);
-        root.open = source.get(..open).unwrap_or(root.open);
-        root.close = source.get(end - root.close.len()..).unwrap_or(root.close);
+        root.frame.start = 0;
+        root.frame.end = border(source.len());
     }
     Ok(value)
 }
 
+/// An error is boxed, so that what is right fits into a register.
+type Scanned<T> = Result<T, Box<Malformed>>;
+
 struct Scanner<'a> {
     source: &'a str,
+    stops: Stops,
     at: usize,
     depth: usize,
+    /// One bit for each level: whether it is an object.
+    objects: [u64; MAX_DEPTH / 64],
 }
 
 impl<'a> Scanner<'a> {
-    fn bytes(&self) -> &'a [u8] {
-        self.source.as_bytes()
-    }
-
     fn peek(&self) -> Option<u8> {
-        self.bytes().get(self.at).copied()
+        self.source.as_bytes().get(self.at).copied()
     }
 
     fn since(&self, start: usize) -> &'a str {
@@ -59,22 +67,20 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn unexpected(&self, expected: &'static str) -> Malformed {
-        match self
-            .source
-            .get(self.at..)
-            .and_then(|rest| rest.chars().next())
-        {
+    #[cold]
+    fn unexpected(&self, expected: &'static str) -> Box<Malformed> {
+        let rest = self.source.get(self.at..).unwrap_or_default();
+        Box::new(match rest.chars().next() {
             None => Malformed::Ended { expected },
             Some(got) => Malformed::Unexpected {
                 expected,
                 got,
                 at: self.at,
             },
-        }
+        })
     }
 
-    fn eat(&mut self, byte: u8, expected: &'static str) -> Result<(), Malformed> {
+    fn eat(&mut self, byte: u8, expected: &'static str) -> Scanned<()> {
         if self.peek() == Some(byte) {
             self.at += 1;
             return Ok(());
@@ -82,15 +88,32 @@ impl<'a> Scanner<'a> {
         Err(self.unexpected(expected))
     }
 
-    fn enter(&mut self) -> Result<(), Malformed> {
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            return Err(Malformed::TooDeep { at: self.at });
+    /// Goes behind an opening bracket.
+    fn enter(&mut self, bracket: u8) -> Scanned<()> {
+        let Some(word) = self.objects.get_mut(self.depth / 64) else {
+            return Err(Box::new(Malformed::TooDeep { at: self.at }));
+        };
+        let bit = 1 << (self.depth % 64);
+        if bracket == b'{' {
+            *word |= bit;
+        } else {
+            *word &= !bit;
         }
+        self.depth += 1;
+        self.at += 1;
         Ok(())
     }
 
-    fn value(&mut self, shape: Option<&'static Shape>) -> Result<Value<'a>, Malformed> {
+    /// Whether the innermost level is an object.
+    fn in_object(&self) -> bool {
+        let level = self.depth.wrapping_sub(1);
+        let word = self.objects.get(level / 64);
+        word.is_some_and(|word| word >> (level % 64) & 1 == 1)
+    }
+
+    /// A value, opened as its shape says.
+    #[inline]
+    fn value(&mut self, shape: Option<&'static Shape>) -> Scanned<Value<'a>> {
         match (self.peek(), shape) {
             (Some(b'{'), Some(Shape::Object(keys))) => self.object(keys).map(Value::Object),
             (Some(b'['), Some(Shape::List(item))) => self.list(item).map(Value::List),
@@ -102,105 +125,115 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn object(
-        &mut self,
-        shapes: &'static [(&'static str, Shape)],
-    ) -> Result<Object<'a>, Malformed> {
+    fn object(&mut self, shapes: &'static [(&'static str, Shape)]) -> Scanned<Box<Object<'a>>> {
         let start = self.at;
-        self.enter()?;
-        self.at += 1;
-        let open = self.since(start);
-        let mut fields: Vec<Field<'a>> = Vec::with_capacity(4);
-        let mut seen = HashSet::new();
+        self.enter(b'{')?;
+        let mut fields: Vec<Field<'a>> = Vec::new();
+        let mut seen = None;
         let mut lead = self.at;
         self.white_space();
         if self.peek() != Some(b'}') {
+            // What most objects hold, with room for what a pass may add.
+            fields.reserve_exact(4);
             loop {
                 self.white_space();
                 let raw = self.key()?;
                 let key = unquote(raw).unwrap_or(Cow::Borrowed(raw));
                 let shape = shapes.iter().find(|(name, _)| *name == key);
                 let value_at = self.at;
-                let lead_text = self.since(lead);
-                let value = self.value(shape.map(|(_, shape)| shape))?;
-                if is_repeated(&fields, &mut seen, &key) {
-                    return Err(Malformed::DuplicateKey {
-                        key: key.into_owned(),
-                        at: value_at,
-                    });
-                }
-                let (tail, more) = self.tail(b'}', "`,` or `}` after a field")?;
-                fields.push(Field {
+                // Filled in where it stands: it is too large to be moved about.
+                let field = fields.push_mut(Field {
                     key,
-                    lead: Cow::Borrowed(lead_text),
-                    value,
-                    tail,
+                    value: Value::Raw(""),
+                    place: None,
                 });
+                field.value = self.value(shape.map(|(_, shape)| shape))?;
+                let tail = self.at;
+                let more = self.tail(b'}', "`,` or `}` after a field")?;
+                field.place = place([lead, value_at, tail, self.at]);
+                if is_repeated(&fields, &mut seen) {
+                    let key = fields.pop().map(|field| field.key.into_owned());
+                    return Err(Box::new(Malformed::DuplicateKey {
+                        key: key.unwrap_or_default(),
+                        at: value_at,
+                    }));
+                }
                 lead = self.at;
                 if !more {
                     break;
                 }
             }
         }
-        let close = self.close(lead, b'}')?;
-        Ok(Object {
-            open,
-            fields,
-            close,
-        })
+        self.close(b'}')?;
+        let frame = self.frame(start, lead);
+        Ok(Box::new(Object { fields, frame }))
     }
 
-    fn list(&mut self, shape: &'static Shape) -> Result<List<'a>, Malformed> {
+    fn list(&mut self, shape: &'static Shape) -> Scanned<Box<List<'a>>> {
         let start = self.at;
-        self.enter()?;
-        self.at += 1;
-        let open = self.since(start);
-        let mut items = Vec::new();
+        self.enter(b'[')?;
+        let mut items: Vec<Item<'a>> = Vec::new();
         let mut lead = self.at;
         self.white_space();
         if self.peek() != Some(b']') {
+            // Most lists are the calls of a turn, and most turns have one.
+            items.reserve_exact(1);
             loop {
                 self.white_space();
-                let lead_text = self.since(lead);
-                let value = self.value(Some(shape))?;
-                let (tail, more) = self.tail(b']', "`,` or `]` after an item")?;
-                items.push(Item {
-                    lead: lead_text,
-                    value,
-                    tail,
+                let item = items.push_mut(Item {
+                    value: Value::Raw(""),
+                    place: None,
                 });
+                let value_at = self.at;
+                item.value = self.value(Some(shape))?;
+                let tail = self.at;
+                let more = self.tail(b']', "`,` or `]` after an item")?;
+                item.place = place([lead, value_at, tail, self.at]);
                 lead = self.at;
                 if !more {
                     break;
                 }
             }
         }
-        let close = self.close(lead, b']')?;
-        Ok(List { open, items, close })
+        self.close(b']')?;
+        let frame = self.frame(start, lead);
+        Ok(Box::new(List { items, frame }))
     }
 
     /// White space and comma after a value; whether another value follows.
-    fn tail(&mut self, end: u8, expected: &'static str) -> Result<(&'a str, bool), Malformed> {
-        let start = self.at;
+    #[inline]
+    fn tail(&mut self, end: u8, expected: &'static str) -> Scanned<bool> {
         self.white_space();
         match self.peek() {
             Some(b',') => {
                 self.at += 1;
-                Ok((self.since(start), true))
+                Ok(true)
             }
-            Some(byte) if byte == end => Ok((self.since(start), false)),
+            Some(byte) if byte == end => Ok(false),
             _ => Err(self.unexpected(expected)),
         }
     }
 
-    fn close(&mut self, lead: usize, end: u8) -> Result<&'a str, Malformed> {
+    fn close(&mut self, end: u8) -> Scanned<()> {
         self.eat(end, "a closing bracket")?;
         self.depth -= 1;
-        Ok(self.since(lead))
+        Ok(())
+    }
+
+    /// Of an object or list that begins at `start`, whose end begins at `close`.
+    fn frame(&self, start: usize, close: usize) -> Frame<'a> {
+        Frame {
+            document: self.source,
+            start: border(start),
+            open: border(start + 1),
+            close: border(close),
+            end: border(self.at),
+            edited: false,
+        }
     }
 
     /// A key as written, its colon and the white space up to the value.
-    fn key(&mut self) -> Result<&'a str, Malformed> {
+    fn key(&mut self) -> Scanned<&'a str> {
         let start = self.at;
         if self.peek() != Some(b'"') {
             return Err(self.unexpected("a key in double quotes"));
@@ -214,35 +247,32 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes over one value without recursion.
-    fn skip(&mut self) -> Result<(), Malformed> {
+    fn skip(&mut self) -> Scanned<()> {
         let floor = self.depth;
-        let mut closers: Vec<u8> = Vec::new();
         loop {
             match self.peek() {
-                Some(b'{') if self.open(b'}')? => {
-                    closers.push(b'}');
-                    self.key()?;
-                    continue;
+                Some(b'{') => {
+                    if self.open(b'{', b'}')? {
+                        self.key()?;
+                        continue;
+                    }
                 }
-                Some(b'[') if self.open(b']')? => {
-                    closers.push(b']');
-                    continue;
+                Some(b'[') => {
+                    if self.open(b'[', b']')? {
+                        continue;
+                    }
                 }
-                // Opened and closed at once.
-                Some(b'{' | b'[') => {}
                 _ => self.scalar()?,
             }
-            if !self.after_value(&mut closers)? {
-                self.depth = floor;
+            if !self.after_value(floor)? {
                 return Ok(());
             }
         }
     }
 
-    /// Enters a container; whether there is anything in it.
-    fn open(&mut self, closer: u8) -> Result<bool, Malformed> {
-        self.enter()?;
-        self.at += 1;
+    /// Enters a container; whether there is anything in it. One that is empty is left again.
+    fn open(&mut self, bracket: u8, closer: u8) -> Scanned<bool> {
+        self.enter(bracket)?;
         self.white_space();
         if self.peek() != Some(closer) {
             return Ok(true);
@@ -252,23 +282,22 @@ impl<'a> Scanner<'a> {
         Ok(false)
     }
 
-    /// Closes what ends after a value; whether another value follows.
-    fn after_value(&mut self, closers: &mut Vec<u8>) -> Result<bool, Malformed> {
-        while let Some(&closer) = closers.last() {
+    /// Closes what ends after a value, down to `floor`; whether another value follows.
+    fn after_value(&mut self, floor: usize) -> Scanned<bool> {
+        while self.depth > floor {
             self.white_space();
-            match self.peek() {
-                Some(b',') => {
+            match (self.peek(), self.in_object()) {
+                (Some(b','), in_object) => {
                     self.at += 1;
                     self.white_space();
-                    if closer == b'}' {
+                    if in_object {
                         self.key()?;
                     }
                     return Ok(true);
                 }
-                Some(byte) if byte == closer => {
+                (Some(b'}'), true) | (Some(b']'), false) => {
                     self.at += 1;
                     self.depth -= 1;
-                    closers.pop();
                 }
                 _ => return Err(self.unexpected("`,` or a closing bracket")),
             }
@@ -276,7 +305,7 @@ impl<'a> Scanner<'a> {
         Ok(false)
     }
 
-    fn scalar(&mut self) -> Result<(), Malformed> {
+    fn scalar(&mut self) -> Scanned<()> {
         match self.peek() {
             Some(b'"') => self.string(),
             Some(b'-' | b'0'..=b'9') => self.number(),
@@ -287,7 +316,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn literal(&mut self, word: &'static str) -> Result<(), Malformed> {
+    fn literal(&mut self, word: &'static str) -> Scanned<()> {
         for byte in word.bytes() {
             self.eat(byte, word)?;
         }
@@ -295,7 +324,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// RFC 8259 §6.
-    fn number(&mut self) -> Result<(), Malformed> {
+    fn number(&mut self) -> Scanned<()> {
         if self.peek() == Some(b'-') {
             self.at += 1;
         }
@@ -318,7 +347,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn digits(&mut self) -> Result<(), Malformed> {
+    fn digits(&mut self) -> Scanned<()> {
         if !matches!(self.peek(), Some(b'0'..=b'9')) {
             return Err(self.unexpected("a digit"));
         }
@@ -329,79 +358,72 @@ impl<'a> Scanner<'a> {
     }
 
     /// RFC 8259 §7; leaves `at` behind the closing quote.
-    fn string(&mut self) -> Result<(), Malformed> {
+    fn string(&mut self) -> Scanned<()> {
+        let start = self.at;
         self.at += 1;
         loop {
-            let rest = self.bytes().get(self.at..).unwrap_or_default();
-            self.at += plain_length(rest);
+            self.at = self.stops.next(self.at).min(self.source.len());
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
                     return Ok(());
                 }
-                Some(b'\\') => {
-                    self.at += 1;
-                    self.escape()?;
-                }
-                Some(_) => return Err(self.unexpected("an escaped control character")),
-                None => return Err(self.unexpected("a closing quote")),
+                Some(b'u') => self.hexadecimal()?,
+                _ => return Err(self.bad_string(start)),
             }
         }
     }
 
-    fn escape(&mut self) -> Result<(), Malformed> {
-        match self.peek() {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
-                self.at += 1;
-                Ok(())
+    /// The `u` of an escape and its digits.
+    fn hexadecimal(&mut self) -> Scanned<()> {
+        self.at += 1;
+        for _ in 0..4 {
+            if !self.peek().is_some_and(|byte| byte.is_ascii_hexdigit()) {
+                return Err(self.unexpected("four hexadecimal digits"));
             }
-            Some(b'u') => {
-                self.at += 1;
-                for _ in 0..4 {
-                    if !self.peek().is_some_and(|byte| byte.is_ascii_hexdigit()) {
-                        return Err(self.unexpected("four hexadecimal digits"));
-                    }
-                    self.at += 1;
-                }
-                Ok(())
-            }
-            _ => Err(self.unexpected("an escape character")),
+            self.at += 1;
         }
+        Ok(())
+    }
+
+    /// What is wrong where the string that begins at `start` cannot go on.
+    #[cold]
+    fn bad_string(&self, start: usize) -> Box<Malformed> {
+        let inside = self.since(start + 1).bytes().rev();
+        let escaped = inside.take_while(|byte| *byte == b'\\').count() % 2 == 1;
+        self.unexpected(match self.peek() {
+            _ if escaped => "an escape character",
+            Some(_) => "an escaped control character",
+            None => "a closing quote",
+        })
     }
 }
 
-/// How many bytes come before the first quote, backslash or control character: eight
-/// at a time, because a body is mostly the insides of strings, and in source code an
-/// escape comes too often for a call per run to pay.
-fn plain_length(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
-    // The lowest byte that is zero has its high bit set; bytes above it may be wrong.
-    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
-    let (words, _) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let quotes = zeros(word ^ (ONES * u64::from(b'"')));
-        let escapes = zeros(word ^ (ONES * u64::from(b'\\')));
-        let controls = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
-        let stops = quotes | escapes | controls;
-        if stops != 0 {
-            return index * 8 + (stops.trailing_zeros() / 8) as usize;
-        }
-    }
-    let tail = words.len() * 8;
-    let stop = |byte: &u8| *byte == b'"' || *byte == b'\\' || *byte < 0x20;
-    let rest = bytes.get(tail..).unwrap_or_default();
-    tail + rest.iter().position(stop).unwrap_or(rest.len())
+/// A place in a document, which is less than 4 GiB long.
+fn border(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
 }
 
-/// Whether `key` is among `fields`; a set takes over where a scan would be quadratic.
-fn is_repeated(fields: &[Field<'_>], seen: &mut HashSet<String>, key: &str) -> bool {
-    if fields.len() < SET_FROM {
-        return fields.iter().any(|field| field.key == key);
+fn place(borders: [usize; 4]) -> Option<Place> {
+    let [lead, value, tail, end] = borders.map(|at| NonZeroU32::new(border(at)));
+    Some(Place {
+        lead: lead?,
+        value: value?,
+        tail: tail?,
+        end: end?,
+    })
+}
+
+/// Whether the key of the last field is that of another as well; a set takes over where a
+/// search would be quadratic.
+fn is_repeated(fields: &[Field<'_>], seen: &mut Option<HashSet<String>>) -> bool {
+    let Some((last, others)) = fields.split_last() else {
+        return false;
+    };
+    if others.len() < SET_FROM {
+        return others.iter().any(|field| field.key == last.key);
     }
-    if seen.is_empty() {
-        seen.extend(fields.iter().map(|field| field.key.clone().into_owned()));
-    }
-    !seen.insert(key.to_owned())
+    let key = |field: &Field<'_>| field.key.clone().into_owned();
+    let seen = seen.get_or_insert_with(|| others.iter().map(key).collect());
+    !seen.insert(key(last))
 }

@@ -9,7 +9,7 @@ static OPEN: Shape = Shape::Object(&[
 fn written(value: &Value<'_>, source: &str) -> String {
     // Re-parse so that the lifetimes agree: kept slices must be of `source`.
     let mut out = String::new();
-    value.write_text(&mut out);
+    value.emit(&mut out);
     assert!(out.len() <= source.len() + 1024);
     out
 }
@@ -286,4 +286,103 @@ proptest! {
         let theirs = serde_json::from_str::<serde::de::IgnoredAny>(&source).map(|_| ());
         prop_assert_eq!(ours.is_ok(), theirs.is_ok(), "{:?}", source);
     }
+}
+
+/// Each field of an opened object as its raw text says.
+fn fields_as_read(object: &Object<'_>) -> serde_json::Map<String, serde_json::Value> {
+    let fields = object.fields().map(|(key, value)| {
+        let json = value.to_json();
+        let value = serde_json::from_str(&json).expect("a field is a document");
+        (key.to_owned(), value)
+    });
+    fields.collect()
+}
+
+proptest! {
+    #[test]
+    fn fields_are_those_an_independent_reader_finds(source in json_text(), lead in 0usize..200) {
+        // Behind a string of any length, so that each border falls on each place of a block.
+        let source = format!("{{\"x\":\"{}\",\"a\":{source},\"l\":[{source}]}}", "\\\"y".repeat(lead));
+        let value = parse(&source, &OPEN).expect("valid");
+        let object = value.object().expect("an object");
+        let model: serde_json::Value = serde_json::from_str(&source).expect("valid");
+        prop_assert_eq!(Some(&fields_as_read(object)), model.as_object());
+        if let Some(inner) = object.get("a").and_then(Value::object) {
+            prop_assert_eq!(Some(&fields_as_read(inner)), model["a"].as_object());
+        }
+        let items = object.get("l").and_then(Value::list).expect("a list").items();
+        for item in items.filter_map(Value::object) {
+            prop_assert_eq!(Some(&fields_as_read(item)), model["l"][0].as_object());
+        }
+    }
+
+    #[test]
+    fn long_documents_are_judged_as_serde_json_does(source in json_text(), lead in 0usize..1200, at in 0usize..2000, byte in any::<u8>()) {
+        let mut bytes = format!("{{\"x\":\"{}\",\"a\":{source}}}", "\\\\z".repeat(lead)).into_bytes();
+        let len = bytes.len();
+        bytes[at % len] = byte;
+        if let Ok(text) = std::str::from_utf8(&bytes) {
+            let ours = parse(text, &OPEN).map(|_| ());
+            let theirs = serde_json::from_str::<serde::de::IgnoredAny>(text).map(|_| ());
+            if !matches!(ours, Err(Malformed::DuplicateKey { .. })) {
+                prop_assert_eq!(ours.is_ok(), theirs.is_ok(), "{} {:?} {:?}", text, ours, theirs);
+            }
+        }
+    }
+
+    #[test]
+    fn quoting_is_what_serde_json_does(text in any::<String>()) {
+        prop_assert_eq!(quote(&text), serde_json::Value::from(text.as_str()).to_string());
+        let quoted = quote(&text);
+        prop_assert_eq!(unquote(&quoted), Some(Cow::Borrowed(text.as_str())));
+    }
+}
+
+#[test]
+fn large_shared_text_is_a_piece_of_its_own_and_small_text_is_gathered() {
+    let source = r#"{"a":1,"b":2,"c":3}"#;
+    let mut value = parse(source, &OPEN).expect("valid");
+    let large = Bytes::from(format!("\"{}\"", "x".repeat(10_000)));
+    let object = value.object_mut().expect("an object");
+    object.set_shared("a", Bytes::from_static(b"\"s\""));
+    object.set_shared("b", large.clone());
+    object.set("d", "4".into());
+    let mut out = Segments::new(source);
+    value.write(&mut out);
+    assert_eq!(
+        out.to_text().len(),
+        source.len() + 2 + large.len() - 1 + r#","d":4"#.len()
+    );
+    let pieces = out.into_pieces();
+    let shared = pieces.iter().find_map(|piece| match piece {
+        Segment::New(text) if text.len() == large.len() => Some(text.as_ptr()),
+        Segment::Kept(_) | Segment::New(_) => None,
+    });
+    assert_eq!(shared, Some(large.as_ptr()), "not copied");
+    let small: Vec<&[u8]> = pieces
+        .iter()
+        .map(Segment::as_bytes)
+        .filter(|text| text.len() < 100)
+        .collect();
+    assert_eq!(
+        small,
+        [
+            &br#"{"a":"#[..],
+            br#""s""#,
+            br#","b":"#,
+            br#","c":3"#,
+            br#","d":4"#,
+            b"}"
+        ]
+    );
+}
+
+#[test]
+fn shared_text_is_read_like_any_other() {
+    let mut value = parse("{}", &OPEN).expect("valid");
+    let object = value.object_mut().expect("an object");
+    object.set_shared("a", Bytes::from_static(b"\"\\u00e9\""));
+    assert_eq!(object.text("a").as_deref(), Some("\u{e9}"));
+    assert_eq!(object.source_text("a"), None);
+    assert_eq!(value.to_json(), r#"{"a":"\u00e9"}"#);
 }

@@ -1,13 +1,19 @@
 use super::*;
 use proptest::prelude::*;
 
+fn push(framer: &mut Framer, read: Bytes, out: &mut Vec<Frame>) -> Result<(), Oversized> {
+    framer.push(read);
+    while let Some(frame) = framer.next_frame()? {
+        out.push(frame);
+    }
+    Ok(())
+}
+
 fn frames(reads: &[&[u8]]) -> Vec<Frame> {
     let mut framer = Framer::default();
     let mut out = Vec::new();
     for read in reads {
-        framer
-            .push(Bytes::copy_from_slice(read), &mut out)
-            .expect("small");
+        push(&mut framer, Bytes::copy_from_slice(read), &mut out).expect("small");
     }
     out.extend(framer.finish());
     out
@@ -49,9 +55,7 @@ fn each_line_ending_frames_alike() {
 fn comment_is_forwarded_before_its_blank_line_comes() {
     let mut framer = Framer::default();
     let mut out = Vec::new();
-    framer
-        .push(Bytes::from_static(b": keep-alive\n"), &mut out)
-        .expect("small");
+    push(&mut framer, Bytes::from_static(b": keep-alive\n"), &mut out).expect("small");
     assert_eq!(out, [idle(": keep-alive\n")]);
     assert_eq!(framer.finish(), None);
 }
@@ -60,12 +64,8 @@ fn comment_is_forwarded_before_its_blank_line_comes() {
 fn bare_cr_event_is_complete_without_a_further_byte() {
     let mut framer = Framer::default();
     let mut out = Vec::new();
-    framer
-        .push(Bytes::from_static(b"data: 1\r"), &mut out)
-        .expect("small");
-    framer
-        .push(Bytes::from_static(b"\r"), &mut out)
-        .expect("small");
+    push(&mut framer, Bytes::from_static(b"data: 1\r"), &mut out).expect("small");
+    push(&mut framer, Bytes::from_static(b"\r"), &mut out).expect("small");
     assert_eq!(out, [event_frame("data: 1\r\r")]);
 }
 
@@ -127,16 +127,54 @@ fn oversized_event_is_refused() {
     let mut framer = Framer::default();
     let mut out = Vec::new();
     let chunk = Bytes::from(vec![b'x'; MAX_EVENT_BYTES]);
-    assert_eq!(framer.push(chunk, &mut out), Ok(()));
+    assert_eq!(push(&mut framer, chunk, &mut out), Ok(()));
     assert_eq!(
-        framer.push(Bytes::from_static(b"x"), &mut out),
+        push(&mut framer, Bytes::from_static(b"x"), &mut out),
         Err(Oversized)
     );
     assert_eq!(out, []);
     // However it was cut.
     let mut framer = Framer::default();
     let whole = Bytes::from([vec![b'x'; MAX_EVENT_BYTES], b"\n\n".to_vec()].concat());
-    assert_eq!(framer.push(whole, &mut out), Err(Oversized));
+    assert_eq!(push(&mut framer, whole, &mut out), Err(Oversized));
+}
+
+#[test]
+fn frames_within_a_read_are_slices_of_it() {
+    let mut framer = Framer::default();
+    let mut out = Vec::new();
+    push(&mut framer, Bytes::from_static(b"data: 1"), &mut out).expect("small");
+    let read = Bytes::from_static(b"\n\ndata: 2\n\ndata: 3\n\ndata");
+    push(&mut framer, read.clone(), &mut out).expect("small");
+    let within = out.iter().map(|frame| match frame {
+        Frame::Event(raw) | Frame::Idle(raw) => read.as_ptr_range().contains(&raw.as_ptr()),
+    });
+    assert_eq!(within.collect::<Vec<_>>(), [false, true, true]);
+}
+
+#[test]
+fn rest_is_told_only_where_a_frame_begins_and_a_line_ends_in_lf() {
+    let mut framer = Framer::default();
+    let mut out = Vec::new();
+    for (read, rest) in [
+        (
+            &b"data: 1\n\ndata: 2\n\n"[..],
+            &b"data: 1\n\ndata: 2\n\n"[..],
+        ),
+        (b"data: 3", b"data: 3"),
+        (b"\r\r", b""),
+        (b"data: 4\n\n", b""),
+        (b"data: 5\n\n", b"data: 5\n\n"),
+    ] {
+        framer.push(Bytes::copy_from_slice(read));
+        assert_eq!(framer.rest(), rest);
+        while let Some(frame) = framer.next_frame().expect("small") {
+            out.push(frame);
+        }
+    }
+    framer.push(Bytes::from_static(b"data: 6\n\ndata: 7\n\n"));
+    framer.skip("data: 6\n\n".len());
+    assert_eq!(framer.next_frame(), Ok(Some(event_frame("data: 7\n\n"))));
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! What is written to disk instead of scopes, keys and values: themselves, or what only the key's
+//! What a store is given instead of scopes, keys and values: themselves, or what only the key's
 //! holder can make sense of.
 //!
 //! With a key, values are XChaCha20-Poly1305 sealed under a random 24-byte nonce, with their scope
 //! and keys as associated data, so that a sealed value moved to another scope or another key does
-//! not open. Scopes and keys are replaced by keyed digests, so that a stolen file does not confirm
+//! not open. Scopes and keys are replaced by keyed digests, so that a stolen store does not confirm
 //! a guess. Sizes and times stay visible.
 
 use std::fmt;
@@ -65,8 +65,8 @@ fn hex_digit(byte: u8) -> Result<u8, KeyFormatError> {
     }
 }
 
-/// Turns scopes, keys and values into what the file holds.
-pub(super) enum Seal {
+/// Turns scopes, keys and values into what the store holds.
+pub(crate) enum Seal {
     Plain,
     Keyed {
         cipher: Box<XChaCha20Poly1305>,
@@ -75,12 +75,12 @@ pub(super) enum Seal {
     },
 }
 
-/// A scope as the file knows it.
-pub(super) type ScopeIndex = [u8; 32];
+/// A scope as the store knows it.
+pub(crate) type ScopeIndex = [u8; 32];
 
 /// Why a value could not be sealed or opened.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SealError {
+pub(crate) enum SealError {
     #[error("no randomness from the operating system")]
     Entropy(#[from] getrandom::Error),
     #[error("the value does not match the key")]
@@ -89,7 +89,7 @@ pub(super) enum SealError {
 
 impl Seal {
     /// One key for each use, so that no two uses meet.
-    pub(super) fn new(key: Option<&EncryptionKey>) -> Self {
+    pub(crate) fn new(key: Option<&EncryptionKey>) -> Self {
         let Some(EncryptionKey(key)) = key else {
             return Self::Plain;
         };
@@ -106,21 +106,21 @@ impl Seal {
     }
 
     /// What tells a store which key it was written with; empty for none.
-    pub(super) fn fingerprint(&self) -> &[u8] {
+    pub(crate) fn fingerprint(&self) -> &[u8] {
         match self {
             Self::Plain => &[],
             Self::Keyed { fingerprint, .. } => fingerprint,
         }
     }
 
-    pub(super) fn scope(&self, scope: &Scope) -> ScopeIndex {
+    pub(crate) fn scope(&self, scope: &Scope) -> ScopeIndex {
         match self {
             Self::Plain => *scope.digest(),
             Self::Keyed { index, .. } => *blake3::keyed_hash(index, scope.digest()).as_bytes(),
         }
     }
 
-    pub(super) fn key(&self, scope: &ScopeIndex, key: &Key) -> [u8; 16] {
+    pub(crate) fn key(&self, scope: &ScopeIndex, key: &Key) -> [u8; 16] {
         match self {
             Self::Plain => key.0,
             Self::Keyed { index, .. } => {
@@ -132,7 +132,7 @@ impl Seal {
     }
 
     /// Seals a value; `None` when it is stored as it is.
-    pub(super) fn seal(
+    pub(crate) fn seal(
         &self,
         scope: &ScopeIndex,
         keys: &[u8],
@@ -155,15 +155,15 @@ impl Seal {
         Ok(Some([&nonce[..], &sealed].concat()))
     }
 
-    /// Opens what [`seal`](Self::seal) made, or what was stored as it is.
-    pub(super) fn open(
+    /// Opens what [`seal`](Self::seal) made; `None` if the value was stored as it is.
+    pub(crate) fn open(
         &self,
         scope: &ScopeIndex,
         keys: &[u8],
         stored: &[u8],
-    ) -> Result<bytes::Bytes, SealError> {
+    ) -> Result<Option<Vec<u8>>, SealError> {
         let Self::Keyed { cipher, .. } = self else {
-            return Ok(bytes::Bytes::copy_from_slice(stored));
+            return Ok(None);
         };
         let (nonce, sealed) = stored
             .split_first_chunk::<NONCE_BYTES>()
@@ -176,7 +176,23 @@ impl Seal {
                 aad: &aad,
             },
         );
-        Ok(value.map_err(|_aead| SealError::Mismatch)?.into())
+        value.map(Some).map_err(|_aead| SealError::Mismatch)
+    }
+
+    /// What an entry is called: the same for the same entry, so that recording it twice is recording
+    /// it once.
+    pub(crate) fn entry_id(&self, scope: &ScopeIndex, keys: &[u8], value: &[u8]) -> [u8; 16] {
+        let mut digest = match self {
+            Self::Plain => blake3::Hasher::new(),
+            Self::Keyed { index, .. } => blake3::Hasher::new_keyed(index),
+        };
+        // The keys are told from the value by their number.
+        digest
+            .update(scope)
+            .update(&(keys.len() as u64).to_le_bytes())
+            .update(keys)
+            .update(value);
+        first_half(digest.finalize().into())
     }
 }
 
@@ -208,7 +224,10 @@ mod tests {
         let seal = keyed(1);
         let sealed = seal.seal(&[1; 32], b"keys", VALUE).unwrap().unwrap();
         assert!(!sealed.windows(6).any(|window| window == b"canary"));
-        assert_eq!(seal.open(&[1; 32], b"keys", &sealed).unwrap(), VALUE);
+        assert_eq!(
+            seal.open(&[1; 32], b"keys", &sealed).unwrap().as_deref(),
+            Some(VALUE)
+        );
 
         assert!(keyed(2).open(&[1; 32], b"keys", &sealed).is_err());
         assert!(seal.open(&[2; 32], b"keys", &sealed).is_err());

@@ -1,0 +1,149 @@
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn document() -> Value {
+    serde_json::from_str(OPENAPI).unwrap()
+}
+
+/// Checks values against one of the document's schemas.
+fn schema(name: &str) -> jsonschema::Validator {
+    let mut schema = document();
+    schema["$ref"] = json!(format!("#/components/schemas/{name}"));
+    jsonschema::validator_for(&schema).unwrap()
+}
+
+/// With everything that it can have.
+fn reload() -> Reload {
+    let mistake = Mistake {
+        file: Some("/etc/farrier/farrier.toml".to_owned()),
+        line: Some(7),
+        message: "expected an http or https URL for base_url".to_owned(),
+    };
+    Reload {
+        result: Outcome::Refused,
+        cause: Cause::Signal,
+        at_unix_ms: 1,
+        config: "/etc/farrier/farrier.toml".to_owned(),
+        generation: 1,
+        mistakes: vec![mistake.clone()],
+        warnings: vec![mistake],
+        needs_restart: vec!["gateway.listen".to_owned()],
+        reconnected: vec!["moonshot".to_owned()],
+    }
+}
+
+fn status() -> Status {
+    Status {
+        version: "0.1.0".to_owned(),
+        pid: 1,
+        uptime_seconds: 0,
+        config: "/etc/farrier/farrier.toml".to_owned(),
+        generation: 1,
+        serving_since_unix_ms: 1,
+        listen: vec!["127.0.0.1:8484".to_owned()],
+        watching: true,
+        draining: false,
+        last_reload: Some(reload()),
+    }
+}
+
+fn refusal(code: Code) -> Refusal {
+    let message = "the gateway is draining".to_owned();
+    Refusal {
+        error: RefusalError { code, message },
+    }
+}
+
+fn keys(value: &Value) -> BTreeSet<String> {
+    value.as_object().unwrap().keys().cloned().collect()
+}
+
+#[test]
+fn the_document_has_the_endpoints_that_there_are_and_no_others() {
+    let document = document();
+    let described = document["paths"].as_object().unwrap().iter();
+    let described: BTreeSet<(String, BTreeSet<String>)> = described
+        .map(|(path, methods)| (path.clone(), keys(methods)))
+        .collect();
+    let there = Endpoint::ALL.map(|endpoint| {
+        let method = endpoint.method().as_str().to_ascii_lowercase();
+        (endpoint.path().to_owned(), BTreeSet::from([method]))
+    });
+    assert_eq!(described, BTreeSet::from(there));
+}
+
+#[test]
+fn the_document_has_every_field_of_what_is_answered() {
+    let values = [
+        ("Status", serde_json::to_value(status()).unwrap()),
+        ("Reload", serde_json::to_value(reload()).unwrap()),
+        (
+            "Mistake",
+            serde_json::to_value(&reload().mistakes[0]).unwrap(),
+        ),
+        (
+            "Refusal",
+            serde_json::to_value(refusal(Code::Draining)).unwrap(),
+        ),
+    ];
+    let schemas = &document()["components"]["schemas"];
+    assert_eq!(keys(schemas).len(), values.len());
+    for (name, value) in values {
+        assert_eq!(keys(&schemas[name]["properties"]), keys(&value), "{name}");
+        if let Err(error) = schema(name).validate(&value) {
+            panic!("{name}: {error}");
+        }
+    }
+}
+
+#[test]
+fn what_may_be_absent_may_be_absent_in_the_document_too() {
+    let mut bare = reload();
+    bare.mistakes[0].file = None;
+    bare.mistakes[0].line = None;
+    let bare = Status {
+        last_reload: None,
+        ..status()
+    };
+    assert!(schema("Status").is_valid(&serde_json::to_value(bare).unwrap()));
+    let mistake = json!({"message": "expected a provider, got none"});
+    assert!(schema("Mistake").is_valid(&mistake));
+    assert!(!schema("Mistake").is_valid(&json!({"line": 7})));
+}
+
+#[test]
+fn the_document_has_every_word_and_every_status_code() {
+    let document = document();
+    let schemas = &document["components"]["schemas"];
+    let reload = &schemas["Reload"]["properties"];
+    assert_eq!(
+        reload["result"]["enum"],
+        json!([Outcome::Refused, Outcome::Taken])
+    );
+    assert_eq!(
+        reload["cause"]["enum"],
+        json!([Cause::File, Cause::Request, Cause::Signal])
+    );
+    let codes = [
+        Code::Draining,
+        Code::MethodNotAllowed,
+        Code::NotFound,
+        Code::TimedOut,
+    ];
+    assert_eq!(
+        schemas["Refusal"]["properties"]["error"]["properties"]["code"]["enum"],
+        json!(codes)
+    );
+    let answers = keys(&document["paths"]["/v1/reload"]["post"]["responses"]);
+    let statuses = [
+        Outcome::Taken.status(),
+        Outcome::Refused.status(),
+        Code::Draining.status(),
+        Code::TimedOut.status(),
+    ];
+    let statuses = statuses.map(|status| status.as_str().to_owned());
+    assert_eq!(answers, BTreeSet::from(statuses));
+}

@@ -1,0 +1,27 @@
+//! The control API of a running gateway, on a Unix socket: what it is asked with, and what it answers.
+//!
+//! ```text
+//! Client ──HTTP/1.1 over a Unix socket──▶ Socket ── who calls? ──▶ route ──▶ Operations (the process's own)
+//! ```
+//!
+//! In: a path, and [`Operations`]. Out: answered calls, as [`OPENAPI`] describes them.
+//!
+//! Invariants:
+//! * Only the gateway's own user and root are answered, whatever the file's permissions say: the kernel tells who calls.
+//! * A socket that a dead process left is replaced; that of a live one never is. A lock beside the socket tells which
+//!   it is, and the system releases it with the process.
+//! * Calls are few and small: their number, their heads and their time are bounded, their bodies are not read.
+//!
+//! Knows of the gateway what is in [`Status`] and [`Reload`], and nothing of how either comes about.
+
+#![forbid(unsafe_code)]
+
+mod api;
+mod client;
+mod serve;
+mod socket;
+
+pub use api::{Cause, Code, Mistake, OPENAPI, Outcome, Reload, Status};
+pub use client::{CallError, Client};
+pub use serve::{Operations, Unable};
+pub use socket::{BindError, Socket};

@@ -1,0 +1,338 @@
+//! A socket in a temporary directory, served and called for real.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "what does not hold fails its test")]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use farrier_control::{
+    BindError, CallError, Cause, Client, Code, Mistake, OPENAPI, Operations, Outcome, Reload,
+    Socket, Status, Unable,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+/// A gateway that counts what it is asked.
+#[derive(Clone, Debug, Default)]
+struct Gateway {
+    reloads: Arc<AtomicU64>,
+    draining: bool,
+    broken: bool,
+}
+
+impl Operations for Gateway {
+    fn status(&self) -> Status {
+        Status {
+            version: "1.2.3".to_owned(),
+            pid: 42,
+            uptime_seconds: 7,
+            config: "/etc/farrier/farrier.toml".to_owned(),
+            generation: 1 + self.reloads.load(Ordering::SeqCst),
+            serving_since_unix_ms: 1,
+            listen: vec!["127.0.0.1:8484".to_owned()],
+            watching: true,
+            draining: self.draining,
+            last_reload: None,
+        }
+    }
+
+    async fn reload(&self) -> Result<Reload, Unable> {
+        if self.draining {
+            return Err(Unable::Draining);
+        }
+        let mistake = Mistake {
+            file: None,
+            line: Some(3),
+            message: "expected a provider, got none".to_owned(),
+        };
+        let taken = u64::from(!self.broken);
+        Ok(Reload {
+            result: if self.broken {
+                Outcome::Refused
+            } else {
+                Outcome::Taken
+            },
+            cause: Cause::Request,
+            at_unix_ms: 2,
+            config: "/etc/farrier/farrier.toml".to_owned(),
+            generation: 1 + self.reloads.fetch_add(taken, Ordering::SeqCst) + taken,
+            mistakes: self.broken.then_some(mistake).into_iter().collect(),
+            warnings: Vec::new(),
+            needs_restart: Vec::new(),
+            reconnected: Vec::new(),
+        })
+    }
+}
+
+fn place() -> (TempDir, PathBuf) {
+    let place = tempfile::tempdir().unwrap();
+    let socket = place.path().join("run/gateway.sock");
+    (place, socket)
+}
+
+/// Does something while the gateway answers at the socket.
+async fn during<T>(socket: &Socket, gateway: Gateway, work: impl Future<Output = T>) -> T {
+    tokio::select! {
+        never = socket.serve(gateway) => match never {},
+        done = work => done,
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().unwrap().permissions().mode() & 0o7777
+}
+
+/// One call in our own bytes: the status line's code, and the body.
+async fn raw(path: &Path, head: &str) -> (String, Value) {
+    let mut stream = UnixStream::connect(path).await.unwrap();
+    stream
+        .write_all(format!("{head} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().to_owned();
+    (status, serde_json::from_str(body).unwrap())
+}
+
+#[tokio::test]
+async fn status_and_reload_are_answered() {
+    let (_place, path) = place();
+    let socket = Socket::bind(&path).unwrap();
+    let gateway = Gateway::default();
+    let client = Client::at(&path);
+    during(&socket, gateway.clone(), async {
+        assert_eq!(client.status().await.unwrap(), gateway.status());
+        let reload = client.reload().await.unwrap();
+        assert_eq!((reload.result, reload.generation), (Outcome::Taken, 2));
+        assert_eq!(client.status().await.unwrap().generation, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refused_configuration_is_an_answer_with_its_mistakes() {
+    let (_place, path) = place();
+    let socket = Socket::bind(&path).unwrap();
+    let gateway = Gateway {
+        broken: true,
+        ..Gateway::default()
+    };
+    during(&socket, gateway, async {
+        let reload = Client::at(&path).reload().await.unwrap();
+        assert_eq!((reload.result, reload.generation), (Outcome::Refused, 1));
+        assert_eq!(reload.mistakes[0].line, Some(3));
+        assert_eq!(raw(&path, "POST /v1/reload").await.0, "422");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_draining_gateway_says_that_it_will_not() {
+    let (_place, path) = place();
+    let socket = Socket::bind(&path).unwrap();
+    let gateway = Gateway {
+        draining: true,
+        ..Gateway::default()
+    };
+    during(&socket, gateway, async {
+        match Client::at(&path).reload().await {
+            Err(CallError::Refused { code, message }) => {
+                assert_eq!(code, Code::Draining);
+                assert!(message.contains("draining"), "{message}");
+            }
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+        assert_eq!(raw(&path, "POST /v1/reload").await.0, "409");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_document_is_served_and_other_paths_and_methods_say_what_there_is() {
+    let (_place, path) = place();
+    let socket = Socket::bind(&path).unwrap();
+    during(&socket, Gateway::default(), async {
+        let (status, document) = raw(&path, "GET /openapi.json").await;
+        assert_eq!(status, "200");
+        assert_eq!(document, serde_json::from_str::<Value>(OPENAPI).unwrap());
+
+        let (status, refusal) = raw(&path, "GET /v1/secrets").await;
+        assert_eq!(
+            (status.as_str(), &refusal["error"]["code"]),
+            ("404", &"not_found".into())
+        );
+        let message = refusal["error"]["message"].as_str().unwrap();
+        assert!(message.contains("/v1/status"), "{message}");
+
+        let (status, refusal) = raw(&path, "GET /v1/reload").await;
+        assert_eq!(status, "405");
+        assert_eq!(
+            refusal["error"]["message"],
+            "expected POST /v1/reload, got GET"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn callers_beyond_the_most_wait_for_their_turn() {
+    let (_place, path) = place();
+    let socket = Socket::bind(&path).unwrap();
+    during(&socket, Gateway::default(), async {
+        let mut silent = Vec::new();
+        for _ in 0..16 {
+            silent.push(UnixStream::connect(&path).await.unwrap());
+        }
+        // Connected by the system, not accepted by us, until one of those gives up its place.
+        let client = Client::at(&path);
+        let mut waiting = std::pin::pin!(client.status());
+        let mut stream = silent.pop().unwrap();
+        stream
+            .write_all(b"GET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let mut first = [0; 12];
+        tokio::select! {
+            biased;
+            _early = &mut waiting => panic!("a caller did not wait"),
+            read = stream.read_exact(&mut first) => drop(read.unwrap()),
+        }
+        assert_eq!(&first, b"HTTP/1.1 200");
+        drop((stream, silent));
+        assert_eq!(waiting.await.unwrap().pid, 42);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn directory_and_socket_are_its_owners_alone() {
+    let (_place, path) = place();
+    let socket = Socket::bind(&path).unwrap();
+    assert_eq!(mode(path.parent().unwrap()), 0o700);
+    assert_eq!(mode(socket.path()), 0o600);
+}
+
+#[tokio::test]
+async fn a_directory_that_others_write_to_is_refused() {
+    let (place, _) = place();
+    let open = place.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let refused = Socket::bind(&open.join("gateway.sock")).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "expected a directory that only its owner can write to, got mode 0777 (chmod 700 {})",
+            open.display()
+        )
+    );
+}
+
+#[tokio::test]
+async fn the_socket_of_a_live_process_is_left_to_it() {
+    let (_place, path) = place();
+    let live = Socket::bind(&path).unwrap();
+    let refused = Socket::bind(&path).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "a running gateway has the control socket {}",
+            path.display()
+        )
+    );
+    during(&live, Gateway::default(), async {
+        assert_eq!(Client::at(&path).status().await.unwrap().pid, 42);
+    })
+    .await;
+}
+
+/// What is left when a process is killed: the file, and no lock.
+#[tokio::test]
+async fn the_socket_of_a_dead_process_is_replaced() {
+    let (_place, path) = place();
+    drop(Socket::bind(&path).unwrap());
+    assert!(path.exists());
+    match Client::at(&path).status().await {
+        Err(CallError::NoGateway { .. }) => {}
+        other => panic!("expected no gateway, got {other:?}"),
+    }
+    let socket = Socket::bind(&path).unwrap();
+    during(&socket, Gateway::default(), async {
+        assert_eq!(Client::at(&path).status().await.unwrap().pid, 42);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_socket_is_not_taken_away() {
+    let (_place, path) = place();
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    assert!(matches!(
+        Socket::bind(&path),
+        Err(BindError::NotASocket { .. })
+    ));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn a_path_that_no_socket_can_have_says_how_long_it_may_be() {
+    let (place, _) = place();
+    let path = place.path().join("x".repeat(120));
+    let refused = Socket::bind(&path).unwrap_err().to_string();
+    assert!(
+        refused.starts_with("expected a path of at most 107 bytes for a socket, got "),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_socket_that_was_closed() {
+    let (_place, path) = place();
+    Socket::bind(&path).unwrap().close().unwrap();
+    assert!(!path.exists());
+    match Client::at(&path).reload().await {
+        Err(error @ CallError::NoGateway { .. }) => assert_eq!(
+            error.to_string(),
+            format!("expected a running gateway at {}, got none", path.display())
+        ),
+        other => panic!("expected no gateway, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_something_else_is_told_apart() {
+    let (_place, path) = place();
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let client = Client::at(&path);
+    let other = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut seen = [0; 1024];
+        assert!(stream.read(&mut seen).await.unwrap() > 0);
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+            .await
+            .unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        drop(stream);
+    };
+    let ours = async {
+        assert!(matches!(
+            client.status().await,
+            Err(CallError::NotUnderstood { .. })
+        ));
+        assert!(matches!(
+            client.status().await,
+            Err(CallError::Broken { .. })
+        ));
+    };
+    tokio::join!(other, ours);
+}
