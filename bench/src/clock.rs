@@ -25,7 +25,8 @@ impl Clock {
         self.start.elapsed()
     }
 
-    /// Lets time pass: the pace of a model that writes, which no event announces.
+    /// Lets time pass until what no event announces: a model's next word, the moment a request is due, another look at a
+    /// process that is not ours.
     #[expect(
         clippy::disallowed_methods,
         reason = "the pause itself is what is wanted, not something that happens meanwhile"

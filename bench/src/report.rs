@@ -1,5 +1,5 @@
 //! What was measured: every run's raw figures, and what follows from them over the rounds. It serialises as it is;
-//! [`shown`] makes tables of it.
+//! [`mod@shown`] makes tables of it.
 //!
 //! Ratios and differences are taken within a round, where both sides met the same machine; of those comes the median, with
 //! the least and the greatest beside it.

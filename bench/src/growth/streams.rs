@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
@@ -39,6 +40,9 @@ const COUNTS: [usize; 5] = [1, 10, 100, 1_000, 10_000];
 const FILES_EACH: usize = 2;
 /// Listeners, logs, ledgers, what a runtime needs.
 const OTHER_FILES: usize = 200;
+
+const MOST_LOOKS: usize = 30;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
 /// As many open files as the system lets us have; how many those are.
 pub(super) fn raise_open_files() -> io::Result<usize> {
@@ -101,7 +105,22 @@ fn hold(
     let clients = opened.collect::<Result<Vec<_>, _>>()?;
     let open = Memory::of(target.pids())?;
     ended(clients, ground)?;
-    Ok([idle, open, Memory::of(target.pids())?])
+    Ok([idle, open, settled(ground, target)?])
+}
+
+/// Once it no longer falls: what is given back is given back after the last byte was read.
+fn settled(ground: &Ground<'_>, target: &Target) -> io::Result<Memory> {
+    let mut last = Memory::of(target.pids())?;
+    for _ in 0..MOST_LOOKS {
+        let clock = ground.clock;
+        clock.wait_until(clock.now() + BETWEEN_LOOKS);
+        let memory = Memory::of(target.pids())?;
+        if memory.resident_bytes >= last.resident_bytes {
+            return Ok(memory);
+        }
+        last = memory;
+    }
+    Ok(last)
 }
 
 /// Has the upstream end the streams, and reads each to its end.

@@ -132,7 +132,7 @@ impl Resolution<'_> {
         lines.listen = listen_line.filter(|_| overrides.listen.is_empty());
         lines.default_provider = gateway.default_provider.as_ref().map(|name| name.line);
         let url = ledger.url.as_ref().map(|url| url.line);
-        lines.ledger = url.or(ledger.path.as_ref().map(|path| path.line));
+        lines.ledger = url.or_else(|| Some(ledger.path.as_ref()?.line));
         let deadlines = deadlines(&gateway);
         // What the gateway waits is the longest wait, so that a store that is late is told from one that fails, and a turn
         // that is late is queued.

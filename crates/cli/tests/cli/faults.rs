@@ -6,8 +6,10 @@
 
 mod agent;
 mod clock;
+mod disk;
 mod draining;
 mod killed;
 mod leaving;
 mod stage;
+mod store;
 mod upstream;

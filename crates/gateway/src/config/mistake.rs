@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Something in a [`Config`] that cannot work.
+/// Something in a [`Config`](super::Config) that cannot work.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Mistake {
@@ -148,7 +148,7 @@ pub enum Mistake {
     },
 }
 
-/// Every mistake of a [`Config`], in the order of its fields.
+/// Every mistake of a [`Config`](super::Config), in the order of its fields.
 #[derive(Debug)]
 pub struct Mistakes(pub Vec<Mistake>);
 

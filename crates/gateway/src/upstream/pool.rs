@@ -144,3 +144,7 @@ const SWEEP: Duration = Duration::from_secs(15);
 
 /// Sweeps that an idle connection survives: 90 seconds. Providers close theirs on their own terms.
 const MAX_SWEEPS: u64 = 6;
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;

@@ -18,7 +18,7 @@ const LEAST_GREETING: Duration = Duration::from_secs(1);
 /// Beyond this, two candidates would not fit into one recall.
 const LARGEST_VALUE_BYTES: usize = MAX_RECALL_BYTES / 2;
 
-/// What a [`Shared`] ledger is opened with.
+/// What a [`Shared`](super::Shared) ledger is opened with.
 #[derive(Clone, Debug)]
 pub struct SharedConfig {
     /// Where the store is.
@@ -70,7 +70,7 @@ impl SharedConfig {
         }
     }
 
-    /// Finds what [`Shared::open`] would refuse, without opening anything.
+    /// Finds what [`Shared::open`](super::Shared::open) would refuse, without opening anything.
     ///
     /// # Errors
     ///

@@ -30,7 +30,7 @@ use crate::backoff::Backoff;
 use crate::seal::Seal;
 
 /// From the first failed attempt to reach the store to the longest pause between two.
-const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 
 /// A connection that is up, for one operation.
 #[derive(Clone)]

@@ -55,11 +55,12 @@ const RECORD: &str = include_str!("record.lua");
 const EVICTIONS_PER_RECORD: u64 = 4;
 /// What one answer of the store may hold, so that neither side keeps more than that for it.
 const MAX_FETCH_BYTES: usize = 8 << 20;
-/// Over one connection and, if that was lost meanwhile, over the next.
-const ATTEMPTS: u32 = 2;
 /// What a probe writes is gone after this.
 const PROBE_MILLIS: u64 = 60_000;
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// A century: the server refuses times beyond what its clock can count.
+const LONGEST_TTL: Duration = Duration::from_secs(3_155_760_000);
+
 /// The ledger in a store that several gateways share.
 pub struct Shared {
     location: Location,
@@ -78,6 +79,14 @@ struct Terms {
     max_value_bytes: usize,
     /// What the store knows the script by.
     script: String,
+}
+
+/// An operation under way: all its questions together have one deadline.
+struct Call {
+    operation: Operation,
+    until: Instant,
+    /// What it fails with then.
+    late: LedgerError,
 }
 
 /// [`Stats`] in the making, of this gateway alone.
@@ -113,7 +122,8 @@ impl Shared {
             terms: Terms {
                 prefix: config.prefix.clone(),
                 deadline: config.deadline,
-                ttl_millis: u64::try_from(config.ttl.as_millis()).unwrap_or(u64::MAX),
+                ttl_millis: u64::try_from(config.ttl.min(LONGEST_TTL).as_millis())
+                    .unwrap_or(u64::MAX),
                 max_entries_per_scope: config.max_entries_per_scope,
                 max_value_bytes: config.max_value_bytes,
                 script: Script::new(RECORD).get_hash().to_owned(),
@@ -123,27 +133,35 @@ impl Shared {
         })
     }
 
-    /// Asks over the connection there is; once more if it breaks, since both of our operations may be
-    /// done twice.
+    /// The beginning of an operation.
+    fn begin(&self, operation: Operation) -> Call {
+        let waited = self.terms.deadline;
+        Call {
+            operation,
+            until: Instant::now() + waited,
+            late: LedgerError::Timeout { operation, waited },
+        }
+    }
+
+    /// Asks over the connection there is; once more if it breaks, since all that we do may be done
+    /// twice.
     async fn ask<T, F>(
         &self,
-        operation: Operation,
+        call: &Call,
         question: impl Fn(Connection) -> F,
     ) -> Result<T, LedgerError>
     where
         F: Future<Output = RedisResult<T>>,
     {
-        let waited = self.terms.deadline;
-        let until = Instant::now() + waited;
-        let late = LedgerError::Timeout { operation, waited };
-        for attempt in 1.. {
-            let live = match timeout_at(until, self.link.live()).await {
-                Err(_elapsed) => return Err(late),
-                Ok(Err(fault)) => return Err(fault.unavailable(operation)),
+        let mut again = true;
+        loop {
+            let live = match timeout_at(call.until, self.link.live()).await {
+                Err(_elapsed) => return Err(call.late.clone()),
+                Ok(Err(fault)) => return Err(fault.unavailable(call.operation)),
                 Ok(Ok(None)) => return Err(LedgerError::Closed),
                 Ok(Ok(Some(live))) => live,
             };
-            let answer = timeout_at(until, question(live.connection.clone())).await;
+            let answer = timeout_at(call.until, question(live.connection.clone())).await;
             match answer.map(|answer| answer.map_err(Fault::from)) {
                 Ok(Ok(answer)) => {
                     live.worked();
@@ -151,27 +169,22 @@ impl Shared {
                 }
                 Ok(Err(fault)) if fault.is_of_the_connection() => {
                     self.link.failed(&live);
-                    if attempt == ATTEMPTS {
-                        return Err(fault.unavailable(operation));
+                    if !std::mem::take(&mut again) {
+                        return Err(fault.unavailable(call.operation));
                     }
                 }
-                Ok(Err(fault)) => return Err(LedgerError::backend(operation, fault)),
+                Ok(Err(fault)) => return Err(LedgerError::backend(call.operation, fault)),
                 Err(_elapsed) => {
                     self.link.failed(&live);
-                    break;
+                    return Err(call.late.clone());
                 }
             }
         }
-        Err(late)
     }
 
     /// Asks with one command.
-    async fn query<T: FromRedisValue>(
-        &self,
-        operation: Operation,
-        command: &Cmd,
-    ) -> Result<T, LedgerError> {
-        self.ask(operation, |mut connection| async move {
+    async fn query<T: FromRedisValue>(&self, call: &Call, command: &Cmd) -> Result<T, LedgerError> {
+        self.ask(call, |mut connection| async move {
             command.query_async(&mut connection).await
         })
         .await
@@ -186,19 +199,20 @@ impl Shared {
             return Ok(Vec::new());
         }
         check_key_count(Operation::Recall, keys, MAX_RECALL_KEYS)?;
+        let call = self.begin(Operation::Recall);
         let scope = self.seal.scope(scope);
         let names = Names::of(&self.terms.prefix, &scope);
         let mut question = redis::cmd("MGET");
         for key in keys {
             question.arg(names.index(&self.seal.key(&scope, key)));
         }
-        let indices: Vec<Option<Vec<u8>>> = self.query(Operation::Recall, &question).await?;
+        let indices: Vec<Option<Vec<u8>>> = self.query(&call, &question).await?;
         let marks: Vec<Vec<Mark>> = indices
             .iter()
             .map(|index| Mark::read_all(index.as_deref().unwrap_or_default()))
             .map(|marks| marks.take(MAX_CANDIDATES).collect())
             .collect();
-        let values = self.fetch(&scope, &names, &marks).await?;
+        let values = self.fetch(&call, &scope, &names, &marks).await?;
         let value = |mark: &Mark| values.get(mark).cloned();
         let answer: Vec<Vec<Bytes>> = marks
             .iter()
@@ -213,6 +227,7 @@ impl Shared {
     /// The values of all entries that are marked, each once, in as few answers as their sizes allow.
     async fn fetch(
         &self,
+        call: &Call,
         scope: &ScopeIndex,
         names: &Names,
         marks: &[Vec<Mark>],
@@ -224,7 +239,7 @@ impl Shared {
             for (mark, _) in &values.0[part.clone()] {
                 question.arg(names.entry(mark));
             }
-            let stored: Vec<Option<Bytes>> = self.query(Operation::Recall, &question).await?;
+            let stored: Vec<Option<Bytes>> = self.query(call, &question).await?;
             for ((_, value), stored) in values.0[part].iter_mut().zip(stored) {
                 let Some(stored) = stored else { continue };
                 bytes = bytes.saturating_add(stored.len());
@@ -280,7 +295,9 @@ impl Shared {
             stored: &stored,
         };
         let (by_ttl, by_scope) = self
-            .ask(Operation::Record, |connection| recording.put(connection))
+            .ask(&self.begin(Operation::Record), |connection| {
+                recording.put(connection)
+            })
             .await
             .inspect_err(|_| add(&self.counters.batches_failed, 1))?;
         add(&self.counters.recorded, 1);
@@ -294,7 +311,7 @@ impl Shared {
         let mut question = redis::cmd("SET");
         question.arg(layout::probe(&self.terms.prefix)).arg("1");
         question.arg("PX").arg(PROBE_MILLIS);
-        self.query(Operation::Probe, &question).await
+        self.query(&self.begin(Operation::Probe), &question).await
     }
 }
 
