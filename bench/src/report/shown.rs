@@ -24,6 +24,9 @@ const HALF_HEAD: &[&str] = &[
     "sent late",
 ];
 
+/// Of a p99 that is to be believed.
+const MOST_LATE: f64 = 0.5;
+
 impl fmt::Display for Conditions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -97,6 +100,16 @@ impl fmt::Display for HalfReport {
             "{}",
             Table::new(HALF_HEAD, entrants.iter().map(HalfEntrant::cells))
         )?;
+        for entrant in entrants
+            .iter()
+            .filter(|entrant| entrant.clients_fell_behind())
+        {
+            writeln!(
+                f,
+                "  {}: the clients fell behind, and its latencies are theirs as well",
+                entrant.name
+            )?;
+        }
         failures(
             f,
             entrants
@@ -136,6 +149,12 @@ impl Entrant {
 }
 
 impl HalfEntrant {
+    /// Whether requests were sent so late that it shows in the latency.
+    fn clients_fell_behind(&self) -> bool {
+        self.at_half
+            .is_some_and(|figures| figures.late_p99_us.median > MOST_LATE * figures.p99_us.median)
+    }
+
     fn cells(&self) -> Vec<String> {
         let at_half = |of: fn(&Figures) -> Option<Spread>| self.at_half.as_ref().and_then(of);
         let median = |spread: Option<Spread>| shown(spread.map(|spread| spread.median), 0);
