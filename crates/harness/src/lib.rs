@@ -19,6 +19,7 @@
 mod configuration;
 mod document;
 mod env_lines;
+mod gateway_key;
 pub mod generic;
 pub mod hermes;
 pub mod import;

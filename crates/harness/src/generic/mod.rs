@@ -9,7 +9,7 @@ use farrier_compat::facts::CHAT_COMPLETIONS;
 
 use crate::configuration::{ConfigFile, Configuration, Content};
 use crate::env_lines;
-use crate::placeholder;
+use crate::gateway_key;
 use crate::route::{self, MESSAGES, RESPONSES};
 use crate::settings::{Mistakes, Reading, Setting};
 use crate::transcript::{Transcript, TranscriptError};
@@ -19,13 +19,7 @@ use crate::{Devices, Harness, Health, Launch, NoVersion, Place, Request, Task};
 #[derive(Debug)]
 pub struct Environment;
 
-static SETTINGS: &[&Setting] = &[&API_KEY];
-
-static API_KEY: Setting = Setting::new(
-    "api-key",
-    "PLACEHOLDER",
-    "What stands for the gateway's key, such as farrier:resolve:env:NAME [default: unused]",
-);
+static SETTINGS: &[&Setting] = &[&gateway_key::API_KEY];
 
 impl Harness for Environment {
     fn name(&self) -> &'static str {
@@ -60,13 +54,7 @@ impl Harness for Environment {
         route::check(request.route)?;
         let mut reading = Reading::new(request.look);
         let client = &request.route.client;
-        let key = reading
-            .parsed(
-                &API_KEY,
-                "a placeholder such as farrier:resolve:env:NAME",
-                |text| placeholder::is_reference(text).then(|| text.to_owned()),
-            )
-            .unwrap_or_else(|| placeholder::UNUSED.to_owned());
+        let key = gateway_key::read(&mut reading);
         let names = match client.inference_api.as_str() {
             CHAT_COMPLETIONS | RESPONSES => ["OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"],
             MESSAGES => [

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::env_lines;
+use crate::gateway_key;
 use crate::placeholder;
 use crate::settings::{Mistakes, Reading, Setting};
 
@@ -30,7 +31,7 @@ pub(crate) struct Messaging {
 /// Every setting, by what it is about.
 pub(crate) static SETTINGS: &[&Setting] = &[
     &CONTEXT_WINDOW,
-    &API_KEY,
+    &gateway_key::API_KEY,
     &TOOL_DISCLOSURE,
     &PORT,
     &MESSAGING,
@@ -44,11 +45,6 @@ static CONTEXT_WINDOW: Setting = Setting::new(
     "The model's context window; Hermes asks the provider if not given",
 )
 .variable("NEMOCLAW_CONTEXT_WINDOW");
-static API_KEY: Setting = Setting::new(
-    "api-key",
-    "PLACEHOLDER",
-    "What stands for the gateway's key, such as farrier:resolve:env:NAME [default: unused]",
-);
 static TOOL_DISCLOSURE: Setting = Setting::new(
     "tool-disclosure",
     "HOW",
@@ -81,7 +77,7 @@ impl Input {
         let reading_it = &mut reading;
         let disclosures = [("progressive", true), ("direct", false)];
         let input = Self {
-            api_key: api_key(reading_it),
+            api_key: gateway_key::read(reading_it),
             context_window: reading_it.lenient(&CONTEXT_WINDOW, "a positive integer", |text| {
                 text.parse().ok().filter(|number| *number > 0)
             }),
@@ -98,18 +94,6 @@ impl Input {
         };
         reading.finish(input)
     }
-}
-
-fn api_key(reading: &mut Reading<'_>) -> String {
-    let Some(given) = reading.given(&API_KEY) else {
-        return placeholder::UNUSED.to_owned();
-    };
-    if !placeholder::is_reference(&given.text) {
-        let wanted = "expected a placeholder such as farrier:resolve:env:NAME, got something else; \
-                      a key does not belong into a file";
-        reading.wrong(&given.from, wanted);
-    }
-    given.text
 }
 
 fn web_search(reading: &mut Reading<'_>) -> bool {

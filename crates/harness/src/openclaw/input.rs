@@ -6,6 +6,7 @@ use http::Uri;
 use super::agents::{self, Bounds, ExtraAgents};
 use super::chat_url::{self, ChatUrl, DEFAULT_PORT};
 use crate::document::Document;
+use crate::gateway_key;
 use crate::placeholder;
 use crate::settings::{Mistakes, Reading, Setting};
 
@@ -79,7 +80,7 @@ pub(crate) static SETTINGS: &[&Setting] = &[
     &REASONING,
     &INPUTS,
     &COMPAT,
-    &API_KEY,
+    &gateway_key::API_KEY,
     &TOOL_DISCLOSURE,
     &TIMEOUT,
     &HEARTBEAT,
@@ -126,11 +127,6 @@ static COMPAT: Setting = Setting::new(
     "Keys for the model's compat, before those of manifests",
 )
 .base64_variable("NEMOCLAW_INFERENCE_COMPAT_B64");
-static API_KEY: Setting = Setting::new(
-    "api-key",
-    "PLACEHOLDER",
-    "What stands for the gateway's key, such as farrier:resolve:env:NAME [default: unused]",
-);
 static TOOL_DISCLOSURE: Setting = Setting::new(
     "tool-disclosure",
     "HOW",
@@ -236,7 +232,7 @@ impl Input {
         let (port, chat_url) = address(reading_it);
         let disable = reading_it.is_on(&DISABLE_DEVICE_AUTH);
         let input = Self {
-            api_key: api_key(reading_it),
+            api_key: gateway_key::read(reading_it),
             context_window: tokens(reading_it, &CONTEXT_WINDOW).unwrap_or(131_072),
             max_tokens: tokens(reading_it, &MAX_TOKENS).unwrap_or(4096),
             reasoning: reading_it.is_on(&REASONING),
@@ -262,18 +258,6 @@ impl Input {
         };
         reading.finish(input)
     }
-}
-
-fn api_key(reading: &mut Reading<'_>) -> String {
-    let Some(given) = reading.given(&API_KEY) else {
-        return placeholder::UNUSED.to_owned();
-    };
-    if !placeholder::is_reference(&given.text) {
-        let wanted = "expected a placeholder such as farrier:resolve:env:NAME, got something else; \
-                      a key does not belong into a file";
-        reading.wrong(&given.from, wanted);
-    }
-    given.text
 }
 
 fn positive(text: &str) -> Option<u64> {

@@ -54,3 +54,16 @@ fn an_api_that_no_client_speaks_is_refused() {
         "{wrong}"
     );
 }
+
+#[test]
+fn a_key_in_place_of_a_placeholder_is_refused_and_not_repeated() {
+    let wrong = Ask::of("env")
+        .route(route("kimi"))
+        .with("api-key", "sk-canary")
+        .wrong();
+    assert!(
+        wrong.contains("a key does not belong into a file"),
+        "{wrong}"
+    );
+    assert!(!wrong.contains("canary"), "{wrong}");
+}
