@@ -224,13 +224,26 @@ impl Metrics {
             .inc();
     }
 
-    pub(crate) fn effect(&self, note: &Note) {
-        let effect = Effect {
-            pass: note.pass,
-            manifest: Arc::clone(&note.manifest),
-            what: note.what.as_str(),
-        };
-        self.effects.get_or_create(&effect).inc();
+    /// What passes did. A long history has hundreds of notes of a few kinds, each of which is looked up once.
+    pub(crate) fn effects(&self, notes: &[Note]) {
+        let mut kinds: Vec<(&Note, u64)> = Vec::new();
+        for note in notes {
+            let alike = |kind: &Note| {
+                kind.what == note.what && kind.pass == note.pass && kind.manifest == note.manifest
+            };
+            match kinds.iter_mut().find(|(kind, _)| alike(kind)) {
+                Some((_, count)) => *count += 1,
+                None => kinds.push((note, 1)),
+            }
+        }
+        for (kind, count) in kinds {
+            let effect = Effect {
+                pass: kind.pass,
+                manifest: Arc::clone(&kind.manifest),
+                what: kind.what.as_str(),
+            };
+            self.effects.get_or_create(&effect).inc_by(count);
+        }
     }
 
     pub(crate) fn recalled(&self, outcome: Recall, keys: usize) {

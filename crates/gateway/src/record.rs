@@ -162,9 +162,7 @@ impl Record {
     /// What passes did.
     pub(crate) fn noted(&mut self, notes: Vec<Note>) {
         self.effects += notes.len();
-        for note in &notes {
-            self.metrics.effect(note);
-        }
+        self.metrics.effects(&notes);
         if let Some(capture) = &mut self.capture {
             capture.noted(notes);
         }
