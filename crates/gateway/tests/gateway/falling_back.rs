@@ -10,9 +10,9 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::support::{KIMI, Log, PLAIN, Running, Setup, ask, call, error, event};
 
 /// `PLAIN` leads to `first`, then to `second` under another name, then to `third`; nobody is asked twice.
-fn three(upstreams: [&ScriptedUpstream; 3]) -> Setup {
+fn three(upstreams: &[ScriptedUpstream; 3]) -> Setup {
     let names = ["first", "second", "third"];
-    let mut setup = Setup::on(upstreams[0]);
+    let mut setup = Setup::on(&upstreams[0]);
     let providers = names.into_iter().zip(upstreams).map(|(name, upstream)| {
         let mut provider = Provider::new(name, upstream.base_url());
         provider.care.retry = Retry::never();
@@ -28,6 +28,14 @@ fn three(upstreams: [&ScriptedUpstream; 3]) -> Setup {
         ..Route::new(PLAIN, "first")
     }];
     setup
+}
+
+async fn three_upstreams() -> [ScriptedUpstream; 3] {
+    [
+        ScriptedUpstream::bind().await,
+        ScriptedUpstream::bind().await,
+        ScriptedUpstream::bind().await,
+    ]
 }
 
 fn model(request: &RawRequest) -> String {
@@ -47,16 +55,12 @@ async fn refused(upstream: &ScriptedUpstream, status: &str) {
 async fn the_next_answers_in_need_and_everyone_is_told() {
     let log = Log::default();
     let _guard = log.collect(LevelFilter::INFO);
-    let upstreams = [
-        &ScriptedUpstream::bind().await,
-        &ScriptedUpstream::bind().await,
-        &ScriptedUpstream::bind().await,
-    ];
-    let gateway = three(upstreams).run().await;
+    let upstreams = three_upstreams().await;
+    let gateway = three(&upstreams).run().await;
     let mut client = gateway.client().await;
     client.post("/v1/chat/completions", ask(PLAIN)).await;
-    refused(upstreams[0], "500 Internal Server Error").await;
-    refused(upstreams[1], "429 Too Many Requests").await;
+    refused(&upstreams[0], "500 Internal Server Error").await;
+    refused(&upstreams[1], "429 Too Many Requests").await;
     let (mut peer, request) = upstreams[2].recv().await;
     assert_eq!(model(&request), "another");
     peer.reply(OK, "{\"who\":\"third\"}").await;
@@ -88,12 +92,8 @@ async fn the_next_answers_in_need_and_everyone_is_told() {
 
 #[tokio::test]
 async fn the_route_s_own_target_answers_without_a_word_of_ours() {
-    let upstreams = [
-        &ScriptedUpstream::bind().await,
-        &ScriptedUpstream::bind().await,
-        &ScriptedUpstream::bind().await,
-    ];
-    let gateway = three(upstreams).run().await;
+    let upstreams = three_upstreams().await;
+    let gateway = three(&upstreams).run().await;
     let mut client = gateway.client().await;
     client.post("/v1/chat/completions", ask(PLAIN)).await;
     let (mut peer, request) = upstreams[0].recv().await;
@@ -115,15 +115,11 @@ async fn each_need_sends_a_request_on_and_the_client_s_own_fault_does_not() {
         ("500 Internal Server Error", true),
         ("529 Overloaded", true),
     ] {
-        let upstreams = [
-            &ScriptedUpstream::bind().await,
-            &ScriptedUpstream::bind().await,
-            &ScriptedUpstream::bind().await,
-        ];
-        let gateway = three(upstreams).run().await;
+        let upstreams = three_upstreams().await;
+        let gateway = three(&upstreams).run().await;
         let mut client = gateway.client().await;
         client.post("/v1/chat/completions", ask(PLAIN)).await;
-        refused(upstreams[0], status).await;
+        refused(&upstreams[0], status).await;
         if falls_back {
             let (mut peer, _) = upstreams[1].recv().await;
             peer.reply(OK, "{}").await;
@@ -136,18 +132,14 @@ async fn each_need_sends_a_request_on_and_the_client_s_own_fault_does_not() {
 
 #[tokio::test]
 async fn what_counts_as_need_is_the_route_s_to_say() {
-    let upstreams = [
-        &ScriptedUpstream::bind().await,
-        &ScriptedUpstream::bind().await,
-        &ScriptedUpstream::bind().await,
-    ];
-    let mut setup = three(upstreams);
+    let upstreams = three_upstreams().await;
+    let mut setup = three(&upstreams);
     setup.config.routes[0].fall_back_on = vec![Need::Unauthorized];
     let gateway = setup.run().await;
     let mut client = gateway.client().await;
     client.post("/v1/chat/completions", ask(PLAIN)).await;
-    refused(upstreams[0], "402 Payment Required").await;
-    refused(upstreams[1], "500 Internal Server Error").await;
+    refused(&upstreams[0], "402 Payment Required").await;
+    refused(&upstreams[1], "500 Internal Server Error").await;
     let response = client.response().await;
     assert_eq!(
         (response.status, response.text().as_str()),
@@ -157,13 +149,9 @@ async fn what_counts_as_need_is_the_route_s_to_say() {
 
 #[tokio::test]
 async fn one_that_closes_is_late_or_cannot_be_reached_is_in_need_too() {
-    let upstreams = [
-        &ScriptedUpstream::bind().await,
-        &ScriptedUpstream::bind().await,
-        &ScriptedUpstream::bind().await,
-    ];
+    let upstreams = three_upstreams().await;
     let closed = ScriptedUpstream::bind().await;
-    let mut setup = three(upstreams);
+    let mut setup = three(&upstreams);
     setup.config.providers[2].base_url = closed.base_url();
     drop(closed);
     setup.config.deadlines.first_byte = Duration::from_millis(100);
@@ -190,12 +178,8 @@ async fn one_that_closes_is_late_or_cannot_be_reached_is_in_need_too() {
 
 #[tokio::test]
 async fn a_provider_s_own_answer_is_given_rather_than_ours() {
-    let upstreams = [
-        &ScriptedUpstream::bind().await,
-        &ScriptedUpstream::bind().await,
-        &ScriptedUpstream::bind().await,
-    ];
-    let gateway = three(upstreams).run().await;
+    let upstreams = three_upstreams().await;
+    let gateway = three(&upstreams).run().await;
     let mut client = gateway.client().await;
     client.post("/v1/chat/completions", ask(PLAIN)).await;
     let (mut peer, _) = upstreams[0].recv().await;
@@ -227,12 +211,8 @@ async fn thinks_and_calls(peer: &mut ScriptedPeer) {
 /// Kimi demands its thoughts back; another model knows no such thing.
 #[tokio::test]
 async fn a_fallback_to_another_model_is_sent_what_that_model_needs() {
-    let upstreams = [
-        &ScriptedUpstream::bind().await,
-        &ScriptedUpstream::bind().await,
-        &ScriptedUpstream::bind().await,
-    ];
-    let mut setup = three(upstreams);
+    let upstreams = three_upstreams().await;
+    let mut setup = three(&upstreams);
     let fallback = Fallback {
         provider: "second".to_owned(),
         upstream_model: Some(KIMI.to_owned()),
@@ -245,7 +225,7 @@ async fn a_fallback_to_another_model_is_sent_what_that_model_needs() {
     let mut client = gateway.client().await;
 
     client.post("/v1/chat/completions", ask("any-model")).await;
-    refused(upstreams[0], "503 Service Unavailable").await;
+    refused(&upstreams[0], "503 Service Unavailable").await;
     let (mut kimi, request) = upstreams[1].recv().await;
     assert_eq!(model(&request), KIMI);
     thinks_and_calls(&mut kimi).await;
