@@ -62,6 +62,7 @@ pub(crate) enum Recall {
 struct Store {
     entries: Gauge<u64, AtomicU64>,
     bytes: Gauge<u64, AtomicU64>,
+    cached: Gauge<u64, AtomicU64>,
     evicted: Family<Kind, Gauge<u64, AtomicU64>>,
     queued: Gauge<u64, AtomicU64>,
     unqueued: Family<Kind, Gauge<u64, AtomicU64>>,
@@ -187,6 +188,11 @@ impl Metrics {
             self.store.bytes.clone(),
         );
         page.register(
+            "ledger_cached",
+            "Keys that memory knew since the start, so that the ledger's file was not asked",
+            self.store.cached.clone(),
+        );
+        page.register(
             "ledger_evicted",
             "Turns evicted since the start",
             self.store.evicted.clone(),
@@ -295,6 +301,7 @@ impl Store {
     fn show(&self, stats: Stats) {
         self.entries.set(stats.entries.unwrap_or_default());
         self.bytes.set(stats.bytes.unwrap_or_default());
+        self.cached.set(stats.recall_cached);
         self.queued.set(stats.queued);
         let evicted = [
             ("ttl", stats.evicted_by_ttl),

@@ -38,10 +38,15 @@ pub(crate) fn metrics(metrics: &Metrics, ledger: Stats) -> Result<Response<Sourc
 
 impl Readiness<'_> {
     /// `/readyz`: new work is welcome.
+    ///
+    /// A ledger that fails for a while is no obstacle: turns wait in memory, and what cannot be recalled is
+    /// answered for by each manifest's policy. A store that a fleet shares would otherwise, by failing, take
+    /// every gateway of it out of rotation at once.
     pub(crate) async fn page(&self) -> Response<Source> {
-        let (status, text) = match self.obstacle().await {
-            None => (StatusCode::OK, "ready\n"),
-            Some(obstacle) => (StatusCode::SERVICE_UNAVAILABLE, obstacle),
+        let (status, text) = if self.draining {
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready: draining\n")
+        } else {
+            self.by_the_ledger().await
         };
         page(
             status,
@@ -50,17 +55,27 @@ impl Readiness<'_> {
         )
     }
 
-    async fn obstacle(&self) -> Option<&'static str> {
-        if self.draining {
-            return Some("not ready: draining\n");
-        }
+    async fn by_the_ledger(&self) -> (StatusCode, &'static str) {
         match tokio::time::timeout(LEDGER_ANSWER, self.ledger.ready()).await {
-            Ok(Ok(())) => None,
+            Ok(Ok(())) => (StatusCode::OK, "ready\n"),
+            Ok(Err(error)) if error.is_transient() => {
+                warn!(%error, "the ledger cannot be used now");
+                (
+                    StatusCode::OK,
+                    "ready, degraded: the turn ledger cannot be used now\n",
+                )
+            }
             Ok(Err(error)) => {
                 warn!(%error, "the ledger is not ready");
-                Some("not ready: the turn ledger cannot be used\n")
+                (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "not ready: the turn ledger cannot be used\n",
+                )
             }
-            Err(_) => Some("not ready: the turn ledger does not answer\n"),
+            Err(_) => (
+                StatusCode::OK,
+                "ready, degraded: the turn ledger does not answer\n",
+            ),
         }
     }
 }

@@ -70,8 +70,8 @@ pub trait Ledger: Send + Sync + fmt::Debug + 'static {
     /// What was recorded under each of the keys in this scope. A key that nothing is recorded under
     /// gives an empty list, which is not an error.
     ///
-    /// What is looked up is one consistent state of the store. An entry found by several of the keys
-    /// shares its bytes between them.
+    /// What a key gives is the state of the store at one moment of the call. An entry that is read for
+    /// several of the keys shares its bytes between them.
     ///
     /// # Errors
     ///
@@ -243,6 +243,9 @@ pub struct Stats {
     pub queued: u64,
     /// What these weigh, in bytes.
     pub queued_bytes: u64,
+    /// Keys asked for that memory knew, so that the store was not asked. A store that is shared keeps
+    /// none in memory.
+    pub recall_cached: u64,
     /// Keys asked for under which something was found.
     pub recall_hits: u64,
     /// Keys asked for under which nothing was found.

@@ -3,12 +3,14 @@
 //! An entry, its keys, its scope's count and the totals change together or not at all. The oldest
 //! go first: within a scope by the order of recording, in the whole store by the time of it.
 
-use rusqlite::{Params, Row, Transaction, params};
+use bytes::Bytes;
+use rusqlite::{OptionalExtension as _, Params, Row, Transaction, params};
 
+use super::cache::{Changes, Known};
 use super::schema::{Totals, signed, unsigned};
 use super::writer::Record;
 use crate::MAX_ENTRY_KEYS;
-use crate::seal::{Seal, SealError};
+use crate::seal::{ScopeIndex, Seal, SealError};
 
 /// Estimates of what an entry takes in the file beside its value and its keys (a row, two index
 /// entries, its share of half-filled pages), and of what each key takes, here and in the index.
@@ -19,8 +21,9 @@ const KEY_BYTES: usize = 16;
 const VICTIMS_AT_ONCE: u64 = 64;
 
 /// What a transaction has come to so far.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Default)]
 pub(super) struct Tally {
+    pub(super) changes: Changes,
     pub(super) totals: Totals,
     pub(super) evicted_by_scope: u64,
     pub(super) evicted_by_size: u64,
@@ -81,10 +84,21 @@ pub(super) fn insert(
         keys,
         stored
     ])?;
+    let known = Known {
+        entry,
+        recorded,
+        // A copy, which keeps no larger buffer alive than it needs.
+        value: Bytes::copy_from_slice(value),
+    };
+    let sql = "SELECT EXISTS (SELECT 1 FROM entry_keys WHERE scope = ?1 AND key = ?2)";
+    let mut is_known = transaction.prepare_cached(sql)?;
     let mut insert_key = transaction
         .prepare_cached("INSERT INTO entry_keys (scope, key, entry) VALUES (?1, ?2, ?3)")?;
-    for key in keys.chunks(KEY_BYTES) {
+    let (keys, _none) = keys.as_chunks::<KEY_BYTES>();
+    for key in keys {
+        let others: bool = is_known.query_row(params![landed.scope, key], |row| row.get(0))?;
         insert_key.execute(params![landed.scope, key, entry])?;
+        tally.changes.add(*scope, *key, !others, known.clone());
     }
     tally.totals.entries += 1;
     tally.totals.weight += weight;
@@ -103,7 +117,7 @@ pub(super) fn evict_from_scope(
     }
     let sql = "SELECT id, scope, weight, keys FROM entries WHERE scope = ?1 ORDER BY id LIMIT ?2";
     for victim in victims(transaction, sql, params![scope, signed(surplus)])? {
-        remove(transaction, &victim, &mut tally.totals)?;
+        remove(transaction, &victim, tally)?;
         tally.evicted_by_scope += 1;
     }
     Ok(())
@@ -122,7 +136,7 @@ pub(super) fn evict_from_store(
                ORDER BY recorded, id LIMIT ?2";
     let mut left = allowed;
     for victim in victims(transaction, sql, params![cutoff, signed(left)])? {
-        remove(transaction, &victim, &mut tally.totals)?;
+        remove(transaction, &victim, tally)?;
         tally.evicted_by_ttl += 1;
         left -= 1;
     }
@@ -136,7 +150,7 @@ pub(super) fn evict_from_store(
             if tally.totals.weight <= max_weight {
                 break;
             }
-            remove(transaction, &victim, &mut tally.totals)?;
+            remove(transaction, &victim, tally)?;
             tally.evicted_by_size += 1;
             left -= 1;
         }
@@ -177,12 +191,21 @@ fn victims(
 fn remove(
     transaction: &Transaction<'_>,
     victim: &Victim,
-    totals: &mut Totals,
+    tally: &mut Tally,
 ) -> rusqlite::Result<()> {
+    let scope: Option<ScopeIndex> = transaction
+        .prepare_cached("SELECT digest FROM scopes WHERE id = ?1")?
+        .query_row([victim.scope], |row| row.get(0))
+        .optional()?;
     let sql = "DELETE FROM entry_keys WHERE scope = ?1 AND key = ?2 AND entry = ?3";
     let mut delete_key = transaction.prepare_cached(sql)?;
-    for key in victim.keys.chunks(KEY_BYTES) {
+    // What does not make a whole key is nothing of ours.
+    let (keys, _tampered) = victim.keys.as_chunks::<KEY_BYTES>();
+    for key in keys {
         delete_key.execute(params![victim.scope, key, victim.id])?;
+        if let Some(scope) = scope {
+            tally.changes.remove(scope, *key);
+        }
     }
     transaction
         .prepare_cached("DELETE FROM entries WHERE id = ?1")?
@@ -192,6 +215,7 @@ fn remove(
     let sql = "DELETE FROM scopes WHERE id = ?1 AND entries <= 0";
     transaction.prepare_cached(sql)?.execute([victim.scope])?;
     // A file that was tampered with may count less than it holds; a total is never worth a panic.
+    let totals = &mut tally.totals;
     totals.entries = totals.entries.saturating_sub(1);
     totals.weight = totals.weight.saturating_sub(victim.weight);
     Ok(())

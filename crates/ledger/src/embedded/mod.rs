@@ -1,8 +1,9 @@
 //! The ledger in a SQLite file of its own.
 //!
 //! ```text
-//! record ─▶ bounded queue ─▶ writer thread: all that waits ─▶ one COMMIT ─▶ acknowledgements
-//! recall ─▶ bounded queue ─▶ reader threads: one snapshot, one batched lookup ─▶ values
+//! record ─▶ bounded queue ─▶ writer thread: all that waits ─▶ one COMMIT ─▶ cache ─▶ acknowledgements
+//! recall ─▶ cache ─▶ values
+//!            └ what it does not know ─▶ bounded queue ─▶ reader threads: one snapshot, one batched lookup ─▶ values
 //! ```
 //!
 //! *Guarantees.* One process owns the file, by an advisory lock on `<file>.lock` that the system
@@ -14,6 +15,7 @@
 //! safe as that filesystem's locks. Evicted values may linger in unused pages of the file until
 //! those are written again.
 
+mod cache;
 mod entries;
 mod place;
 mod reader;
@@ -32,8 +34,10 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
+use cache::{Cache, Found};
+
 use crate::error::check_key_count;
-use crate::seal::{EncryptionKey, Seal};
+use crate::seal::{EncryptionKey, ScopeIndex, Seal};
 use crate::{
     Answer, BoxFuture, Clock, Entry, Key, Ledger, LedgerError, MAX_ENTRY_KEYS, MAX_RECALL_BYTES,
     MAX_RECALL_KEYS, Operation, Scope, Stats, Stored, SystemClock,
@@ -51,6 +55,8 @@ const PROBE_WAIT: Duration = Duration::from_secs(2);
 /// not.
 const READER_THREADS: usize = 2;
 
+/// Some hundred conversations of a hundred turns.
+const CACHE_BYTES: usize = 32 << 20;
 /// Beyond this, two candidates would not fit into one recall.
 const LARGEST_VALUE_BYTES: usize = MAX_RECALL_BYTES / 2;
 
@@ -63,6 +69,9 @@ pub struct EmbeddedConfig {
     pub bounds: Bounds,
     /// What entries age by.
     pub clock: Arc<dyn Clock>,
+    /// What may be kept in memory of the turns that were recorded or asked for last, in bytes, so that
+    /// the file need not be asked. They are kept as they are, also when the file is encrypted.
+    pub cache_bytes: usize,
     /// Encrypts what is stored. A file is either encrypted with one key from its beginning, or not
     /// at all.
     pub encryption: Option<EncryptionKey>,
@@ -75,6 +84,7 @@ impl EmbeddedConfig {
             path: path.into(),
             bounds: Bounds::default(),
             clock: Arc::new(SystemClock),
+            cache_bytes: CACHE_BYTES,
             encryption: None,
         }
     }
@@ -260,6 +270,7 @@ pub struct Embedded {
     bounds: Bounds,
     clock: Arc<dyn Clock>,
     seal: Arc<Seal>,
+    cache: Arc<Cache>,
     counters: Arc<Counters>,
     writes: mpsc::Sender<writer::Job>,
     reads: mpsc::Sender<reader::Job>,
@@ -282,6 +293,7 @@ struct Counters {
     evicted_by_scope: AtomicU64,
     evicted_by_size: AtomicU64,
     evicted_by_ttl: AtomicU64,
+    recall_cached: AtomicU64,
     recall_hits: AtomicU64,
     recall_misses: AtomicU64,
     recorded: AtomicU64,
@@ -301,12 +313,14 @@ impl Embedded {
             path,
             bounds,
             clock,
+            cache_bytes,
             encryption,
         } = config;
         bounds.check()?;
         let place = Arc::new(place::claim(&path)?);
         let seal = Arc::new(Seal::new(encryption.as_ref()));
         let writable = schema::open_for_writing(place.file(), &seal)?;
+        let cache = Arc::new(Cache::new(cache_bytes));
         let counters = Arc::new(Counters::default());
         let mut threads = Vec::new();
 
@@ -314,7 +328,12 @@ impl Embedded {
         let jobs = reader::Jobs::shared(jobs);
         for _ in 0..READER_THREADS {
             let connection = schema::open_for_reading(place.file())?;
-            let reader = reader::Reader::new(connection, Arc::clone(&seal), Arc::clone(&counters));
+            let reader = reader::Reader {
+                connection,
+                seal: Arc::clone(&seal),
+                cache: Arc::clone(&cache),
+                counters: Arc::clone(&counters),
+            };
             let (jobs, place) = (Arc::clone(&jobs), Arc::clone(&place));
             threads.push(start("ledger-reader", &path, move || {
                 reader.run(&jobs, place);
@@ -326,6 +345,7 @@ impl Embedded {
             bounds,
             clock: Arc::clone(&clock),
             seal: Arc::clone(&seal),
+            cache: Arc::clone(&cache),
         };
         let writer = writer::Writer::new(writable, terms, Arc::clone(&counters), jobs);
         threads.push(start("ledger-writer", &path, move || writer.run(place))?);
@@ -336,6 +356,7 @@ impl Embedded {
             bounds,
             clock,
             seal,
+            cache,
             counters,
             writes,
             reads,
@@ -382,6 +403,7 @@ impl Embedded {
     }
 
     async fn finish(&self) -> Result<(), LedgerError> {
+        self.cache.close();
         let mut threads = self.threads.lock().await;
         // A queue that is closed already has got its message, or has lost the thread that would
         // read it.
@@ -410,8 +432,37 @@ impl Embedded {
         }
         check_key_count(Operation::Recall, keys, MAX_RECALL_KEYS)?;
         let scope = self.seal.scope(scope);
-        let keys = keys.iter().map(|key| self.seal.key(&scope, key)).collect();
+        let keys: Vec<_> = keys.iter().map(|key| self.seal.key(&scope, key)).collect();
         let cutoff = self.bounds.cutoff(&*self.clock);
+        let Found {
+            mut values,
+            missing,
+        } = self.cache.look_up(&scope, &keys, cutoff);
+        self.counters
+            .recall_cached
+            .fetch_add((keys.len() - missing.len()) as u64, Ordering::Relaxed);
+        if !missing.is_empty() {
+            let asked = missing.iter().map(|at| keys[*at]).collect();
+            let read = self.read(scope, asked, cutoff).await?;
+            for (at, found) in missing.into_iter().zip(read) {
+                values[at] = found;
+            }
+        }
+        if weight(&values) > MAX_RECALL_BYTES {
+            // A value that several keys lead to was counted for each: the file's word is exact.
+            values = self.read(scope, keys, cutoff).await?;
+        }
+        self.count(&values);
+        Ok(values)
+    }
+
+    /// Asks the file.
+    async fn read(
+        &self,
+        scope: ScopeIndex,
+        keys: Vec<[u8; 16]>,
+        cutoff: i64,
+    ) -> Result<Vec<Vec<Bytes>>, LedgerError> {
         let question = reader::Question {
             scope,
             keys,
@@ -419,6 +470,15 @@ impl Embedded {
         };
         let job = |reply| reader::Job::Lookup(reader::Lookup::Recall { question, reply });
         ask(&self.reads, Operation::Recall, ANSWER_WAIT, job).await
+    }
+
+    fn count(&self, values: &[Vec<Bytes>]) {
+        let misses = values.iter().filter(|found| found.is_empty()).count() as u64;
+        let counters = &self.counters;
+        counters.recall_misses.fetch_add(misses, Ordering::Relaxed);
+        counters
+            .recall_hits
+            .fetch_add(values.len() as u64 - misses, Ordering::Relaxed);
     }
 
     async fn record_entry(&self, scope: &Scope, entry: Entry) -> Result<(), LedgerError> {
@@ -494,6 +554,7 @@ impl Ledger for Embedded {
             evicted_by_scope: read(&counters.evicted_by_scope),
             evicted_by_size: read(&counters.evicted_by_size),
             evicted_by_ttl: read(&counters.evicted_by_ttl),
+            recall_cached: read(&counters.recall_cached),
             recall_hits: read(&counters.recall_hits),
             recall_misses: read(&counters.recall_misses),
             recorded: read(&counters.recorded),
@@ -510,6 +571,11 @@ impl fmt::Debug for Embedded {
             .field("bounds", &self.bounds)
             .finish_non_exhaustive()
     }
+}
+
+/// What these values come to, in bytes, each counted as often as it is there.
+fn weight(values: &[Vec<Bytes>]) -> usize {
+    values.iter().flatten().map(Bytes::len).sum()
 }
 
 type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;

@@ -8,6 +8,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::mpsc;
 
+use super::cache::{self, Cache, Known, Line};
 use super::place::Place;
 use super::schema::{self, signed};
 use super::{Counters, Ordering, Reply};
@@ -59,9 +60,10 @@ impl Jobs {
 }
 
 pub(super) struct Reader {
-    connection: Connection,
-    seal: Arc<Seal>,
-    counters: Arc<Counters>,
+    pub(super) connection: Connection,
+    pub(super) seal: Arc<Seal>,
+    pub(super) cache: Arc<Cache>,
+    pub(super) counters: Arc<Counters>,
 }
 
 /// A recall that cannot be answered.
@@ -83,14 +85,6 @@ impl From<Fault> for LedgerError {
 }
 
 impl Reader {
-    pub(super) fn new(connection: Connection, seal: Arc<Seal>, counters: Arc<Counters>) -> Self {
-        Self {
-            connection,
-            seal,
-            counters,
-        }
-    }
-
     /// Answers until the queue is closed. Lets go of the connection before the place.
     pub(super) fn run(self, jobs: &Jobs, place: Arc<Place>) {
         while let Some(lookup) = jobs.next() {
@@ -117,6 +111,18 @@ impl Reader {
     }
 
     fn answer(&self, question: &Question) -> Result<Vec<Vec<Bytes>>, Fault> {
+        // Before the snapshot, so that what is committed after it is noticed.
+        let since = self.cache.now();
+        let lines = self.lines(question)?;
+        let answer = lines.iter().map(|line| cache::current(line, question.cutoff));
+        let answer = answer.collect();
+        let places = question.keys.iter().map(|key| (question.scope, *key));
+        self.cache.learn(since, places.zip(lines));
+        Ok(answer)
+    }
+
+    /// For each key, what the file has of it that is not expired.
+    fn lines(&self, question: &Question) -> Result<Vec<Line>, Fault> {
         // One snapshot for the whole question. Dropping it ends it; there is nothing to commit.
         let _snapshot = self.connection.unchecked_transaction()?;
         let scope = self
@@ -124,28 +130,16 @@ impl Reader {
             .prepare_cached("SELECT id FROM scopes WHERE digest = ?1")?
             .query_row([&question.scope[..]], |row| row.get(0))
             .optional()?;
-        let answer = match scope {
-            Some(scope) => self.candidates(scope, question)?,
-            None => vec![Vec::new(); question.keys.len()],
+        let Some(scope) = scope else {
+            return Ok(vec![Vec::new(); question.keys.len()]);
         };
-        let misses = answer.iter().filter(|found| found.is_empty()).count() as u64;
-        self.counters
-            .recall_misses
-            .fetch_add(misses, Ordering::Relaxed);
-        self.counters
-            .recall_hits
-            .fetch_add(answer.len() as u64 - misses, Ordering::Relaxed);
-        Ok(answer)
-    }
-
-    fn candidates(&self, scope: i64, question: &Question) -> Result<Vec<Vec<Bytes>>, Fault> {
         let found = self.entries(scope, &question.keys)?;
         let values = Values::of(&found, self, question)?;
-        let value = |entry: &i64| values.get(*entry).cloned();
-        let answer = found
+        let known = |entry: &i64| values.get(*entry).cloned();
+        let lines = found
             .iter()
-            .map(|entries| entries.iter().filter_map(value).collect());
-        Ok(answer.collect())
+            .map(|entries| entries.iter().filter_map(known).collect());
+        Ok(lines.collect())
     }
 
     /// For each key, its newest entries, expired ones included.
@@ -172,7 +166,7 @@ impl Reader {
 
 /// The values that one answer needs, each read and opened once, however many keys lead to it; by the
 /// numbers of their entries, in order.
-struct Values(Vec<(i64, Bytes)>);
+struct Values(Vec<Known>);
 
 impl Values {
     /// Reads the values of these entries, without those that are expired. One statement for all of
@@ -184,7 +178,7 @@ impl Values {
         let mut known = Vec::with_capacity(entries.len());
         let entries: Rc<Vec<Value>> = Rc::new(entries.into_iter().map(Value::from).collect());
         // The words CROSS and + keep the planner from going through all that is not expired.
-        let sql = "SELECT id, keys, entries.value FROM rarray(?1) AS wanted
+        let sql = "SELECT id, keys, entries.value, recorded FROM rarray(?1) AS wanted
                    CROSS JOIN entries ON id = wanted.value WHERE +recorded > ?2";
         let mut select = reader.connection.prepare_cached(sql)?;
         let mut rows = select.query(params![entries, question.cutoff])?;
@@ -201,7 +195,11 @@ impl Values {
             match reader.seal.open(&question.scope, keys, stored) {
                 Ok(opened) => {
                     let value = opened.map_or_else(|| Bytes::copy_from_slice(stored), Bytes::from);
-                    known.push((row.get(0)?, value));
+                    known.push(Known {
+                        entry: row.get(0)?,
+                        recorded: row.get(3)?,
+                        value,
+                    });
                 }
                 Err(_sealed_otherwise) => unreadable += 1,
             }
@@ -215,14 +213,14 @@ impl Values {
             .into());
         }
         // They came in this order, which nobody promises.
-        known.sort_unstable_by_key(|(entry, _)| *entry);
+        known.sort_unstable_by_key(|known| known.entry);
         Ok(Self(known))
     }
 
     /// None if the entry is expired, or was evicted.
-    fn get(&self, entry: i64) -> Option<&Bytes> {
-        let at = self.0.binary_search_by_key(&entry, |(known, _)| *known);
-        Some(&self.0[at.ok()?].1)
+    fn get(&self, entry: i64) -> Option<&Known> {
+        let at = self.0.binary_search_by_key(&entry, |known| known.entry);
+        self.0.get(at.ok()?)
     }
 }
 

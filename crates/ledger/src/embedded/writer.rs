@@ -9,6 +9,7 @@
 //! A batch succeeds or fails whole: what fails a commit, a full disk for one, is no single record's
 //! doing.
 
+use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::time::Instant;
 
+use super::cache::Cache;
 use super::entries::{self, Fault, Tally};
 use super::place::Place;
 use super::schema::{Totals, Writable, signed};
@@ -60,6 +62,8 @@ pub(super) struct Terms {
     pub(super) bounds: Bounds,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) seal: Arc<Seal>,
+    /// Follows what is committed.
+    pub(super) cache: Arc<Cache>,
 }
 
 pub(super) struct Writer {
@@ -221,10 +225,13 @@ impl Writer {
         self.look_at = Instant::now() + LOOK_EVERY;
         // A transaction that wrote nothing does not prove that one could.
         self.failing = outcome.is_err() || (self.failing && records.is_empty());
+        let cache = &self.terms.cache;
         let Committed {
-            tally,
+            mut tally,
             eviction_due,
-        } = outcome?;
+        } = outcome.inspect_err(|_uncertain| cache.forget())?;
+        // Before anybody is told: who hears of a commit finds what it stored.
+        cache.follow(mem::take(&mut tally.changes));
         self.totals = tally.totals;
         self.eviction_due = eviction_due;
         self.publish(tally.totals);
@@ -245,6 +252,7 @@ impl Writer {
             bounds,
             clock,
             seal,
+            cache: _,
         } = &self.terms;
         let mut tally = Tally {
             totals: self.totals,

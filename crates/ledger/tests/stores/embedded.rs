@@ -91,6 +91,59 @@ async fn the_suite_of_every_ledger_holds_when_encrypted() {
 }
 
 #[tokio::test]
+async fn the_suite_of_every_ledger_holds_when_nothing_is_kept_in_memory() {
+    let mut fixture = Fixture::new();
+    fixture.config.cache_bytes = 0;
+    let ledger = fixture.open();
+    suite(&ledger).await;
+    assert_eq!(ledger.stats().recall_cached, 0);
+    ledger.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_history_is_read_from_the_file_once_and_then_known_to_memory() {
+    let fixture = Fixture::new();
+    let scope = Scope::new("caller");
+    let keys: Vec<_> = (0..10).map(key).collect();
+    let first = fixture.open();
+    for number in 0..9 {
+        let turn = entry(&[number], number.to_string());
+        first.record(&scope, turn).await.unwrap();
+    }
+    // What was just recorded is known; that nothing was recorded under the last key is not.
+    first.recall(&scope, &keys).await.unwrap();
+    assert_eq!(first.stats().recall_cached, 9);
+    first.close().await.unwrap();
+
+    let second = fixture.open();
+    for cached in [0, 10, 20] {
+        let found = second.recall(&scope, &keys).await.unwrap().values;
+        assert_eq!(found.iter().flatten().count(), 9);
+        assert_eq!(second.stats().recall_cached, cached);
+    }
+    second.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_memory_knows_expires_and_is_evicted_as_in_the_file() {
+    let bounds = Bounds {
+        ttl: HOUR,
+        max_entries_per_scope: 2,
+        ..Bounds::default()
+    };
+    let fixture = Fixture::bounded(bounds);
+    let ledger = fixture.open();
+    let scope = Scope::new("caller");
+    for text in ["first", "second", "third"] {
+        ledger.record(&scope, entry(&[1], text)).await.unwrap();
+    }
+    assert_eq!(recall_one(&ledger, &scope, 1).await, ["third", "second"]);
+    fixture.clock.advance(HOUR);
+    assert!(recall_one(&ledger, &scope, 1).await.is_empty());
+    ledger.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn reopening_finds_everything_and_the_totals() {
     let fixture = Fixture::new();
     let scope = Scope::new("caller");
@@ -826,8 +879,11 @@ proptest! {
     fn any_history_is_recalled_as_recorded_and_never_across_scopes(
         steps in proptest::collection::vec(step(), 1..60),
         encrypted in any::<bool>(),
+        // Nothing is kept in memory, some of it, or all.
+        cache_bytes in proptest::sample::select(vec![0, 1000, 1 << 20]),
     ) {
-        let fixture = if encrypted { Fixture::encrypted(3) } else { Fixture::new() };
+        let mut fixture = if encrypted { Fixture::encrypted(3) } else { Fixture::new() };
+        fixture.config.cache_bytes = cache_bytes;
         Runtime::new().unwrap().block_on(agrees_with_the_model(&fixture, steps));
     }
 

@@ -24,6 +24,7 @@ pub(in super::super) struct RawLedger {
     pub(in super::super) prefix: Option<At<String>>,
     pub(in super::super) ttl: Option<At<Duration>>,
     pub(in super::super) max_size: Option<At<u64>>,
+    pub(in super::super) cache_size: Option<At<u64>>,
     pub(in super::super) max_entries_per_scope: Option<At<u64>>,
     pub(in super::super) encryption_key: Option<At<SecretRef>>,
     /// A URL was there, and is noted as a mistake: nothing is to be said of the path that is used in its place.
@@ -145,6 +146,14 @@ pub(super) const LEDGER: &[Key<RawLedger>] = &[
         absent: Means("`\"1GiB\"`"),
         doc: "What all turns may weigh together in a file; the oldest go first.",
         read: |raw, given| raw.max_size = given.bytes(),
+    },
+    Key {
+        name: "cache_size",
+        also: &["cache", "cache_bytes"],
+        takes: "a size",
+        absent: Means("`\"32MiB\"`, of a file"),
+        doc: "What of a file's turns may be kept in memory; those that were not asked for longest go first.",
+        read: |raw, given| raw.cache_size = given.bytes(),
     },
     Key {
         name: "max_entries_per_scope",

@@ -48,6 +48,10 @@ impl Resolution<'_> {
         set(&mut bounds.ttl, raw.ttl);
         set(&mut bounds.max_bytes, raw.max_size);
         set(&mut bounds.max_entries_per_scope, raw.max_entries_per_scope);
+        let cache = raw.cache_size.map(|size| size.value);
+        // What an address space cannot hold is no bound.
+        let cache = cache.map(|size| usize::try_from(size).unwrap_or(usize::MAX));
+        config.cache_bytes = cache.unwrap_or(config.cache_bytes);
         config.encryption = raw.encryption_key.and_then(|key| self.encryption_key(&key));
         config
     }
@@ -56,6 +60,7 @@ impl Resolution<'_> {
         let of_a_file = [
             ("path", raw.path.as_ref().map(|path| path.line)),
             ("max_size", raw.max_size.as_ref().map(|size| size.line)),
+            ("cache_size", raw.cache_size.as_ref().map(|size| size.line)),
         ];
         for (key, line) in of_a_file {
             let message = format!(

@@ -39,6 +39,15 @@ async fn ledger_header(agent: &Agent, gateway: SocketAddr) -> Option<String> {
         .map(str::to_owned)
 }
 
+/// What an orchestrator is told, which must be that the gateway stays in rotation.
+async fn readiness(gateway: SocketAddr) -> String {
+    let mut client = RawClient::connect(gateway).await;
+    client.get("/readyz").await;
+    let response = client.response().await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.text()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_store_is_dead_a_gateway_restores_its_own_turns_and_writes_them_when_it_is_back()
 {
@@ -78,10 +87,16 @@ async fn a_miss_because_the_store_is_dead_is_told_to_the_client_and_counted() {
     let mut going = all_go_on(vec![Agent::asking("told", Form::Whole)], 2, addr).await;
     let agent = going.pop().unwrap();
     assert_eq!(ledger_header(&agent, addr).await, None);
+    assert_eq!(readiness(addr).await, "ready\n");
     store.kill();
     assert_eq!(
         ledger_header(&agent, addr).await.as_deref(),
         Some("unavailable")
+    );
+    // Every gateway of the fleet lost it: none may leave the rotation because of that.
+    assert_eq!(
+        readiness(addr).await,
+        "ready, degraded: the turn ledger cannot be used now\n"
     );
     assert!(
         metric(

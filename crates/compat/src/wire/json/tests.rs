@@ -368,11 +368,9 @@ fn large_shared_text_is_a_piece_of_its_own_and_small_text_is_gathered() {
         small,
         [
             &br#"{"a":"#[..],
-            br#""s""#,
-            br#","b":"#,
+            br#""s","b":"#,
             br#","c":3"#,
-            br#","d":4"#,
-            b"}"
+            br#","d":4}"#,
         ]
     );
 }
