@@ -1,12 +1,17 @@
-//! Installs the real clients, unchanged and pinned, under `<target>/clients`.
+//! Installs the real clients and harnesses, pinned, under `<target>/clients`.
 //!
 //! `python/` there is a virtual environment with `clients/python/requirements.txt`; `node/` holds `node_modules` for
 //! `clients/node/package-lock.json` and, because Node looks for packages beside the program, a copy of the programs.
-//! An installation is redone only when what it was made from has changed: the stamp is a copy of that text, written last.
+//! `openclaw/<version>` and `hermes/<version>` are the same for each version of a harness, without programs of ours: what
+//! `farrier verify --harness-dir` takes. An installation is redone only when what it was made from has changed: the stamp
+//! is a copy of that text, written last.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::steps::say;
@@ -16,13 +21,18 @@ use crate::workspace::{self, Workspace};
 const PYTHONS: &[&str] = &["python3.11", "python3.12", "python3.13", "python3"];
 /// Exits with 0 if this Python is new enough and can make a virtual environment.
 const PYTHON_WILL_DO: &str = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))";
+/// Versions of OpenClaw that run npm inside their own package for each bundled plugin, at the first turn: two gigabytes,
+/// or, without a network, silence for ever.
+const INSTALL_AT_RUN_TIME: &[&str] = &["2026.4.21"];
 /// In an installation's directory, says what it was made from.
 const STAMP: &str = ".installed-from";
 
-/// Brings both installations up to date.
+/// Brings all installations up to date.
 pub(crate) fn install(workspace: &Workspace) -> Result<(), Failure> {
     python(workspace)?;
-    node(workspace)
+    node(workspace)?;
+    openclaw(workspace)?;
+    hermes(workspace)
 }
 
 fn python(workspace: &Workspace) -> Result<(), Failure> {
@@ -72,21 +82,7 @@ pub(crate) fn python_environment(
 fn node(workspace: &Workspace) -> Result<(), Failure> {
     let home = workspace.clients().join("node");
     let source = workspace.root().join("clients/node");
-    let (package, lock) = (
-        read(&source.join("package.json"))?,
-        read(&source.join("package-lock.json"))?,
-    );
-    let made_from = [package.as_str(), lock.as_str()].concat();
-    if !is_stamped(&home, &made_from) {
-        say("installing the Node clients");
-        start_afresh(&home)?;
-        write(&home.join("package.json"), &package)?;
-        write(&home.join("package-lock.json"), &lock)?;
-        let mut npm = workspace.command("npm");
-        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
-        workspace::run(npm.current_dir(&home))?;
-        stamp(&home, &made_from)?;
-    }
+    node_packages(workspace, &home, &source, |_installed| Ok(()))?;
     for program in programs(&source)? {
         write(
             &home.join(program.file_name().unwrap_or_default()),
@@ -96,15 +92,99 @@ fn node(workspace: &Workspace) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Each version with a lock file of its own, and the Node it runs on.
+fn openclaw(workspace: &Workspace) -> Result<(), Failure> {
+    for source in directories(&workspace.root().join("clients/openclaw"))? {
+        let version = source.file_name().unwrap_or_default();
+        let home = workspace.clients().join("openclaw").join(version);
+        let installs = INSTALL_AT_RUN_TIME
+            .iter()
+            .any(|known| version == OsStr::new(known));
+        node_packages(workspace, &home, &source, |installed| match installs {
+            true => leave_plugins_as_they_are(installed),
+            false => Ok(()),
+        })?;
+    }
+    Ok(())
+}
+
+fn hermes(workspace: &Workspace) -> Result<(), Failure> {
+    for source in directories(&workspace.root().join("clients/hermes"))? {
+        let version = source.file_name().unwrap_or_default();
+        let home = workspace.clients().join("hermes").join(version);
+        python_environment(workspace, &home, &source.join("requirements.txt"))?;
+    }
+    Ok(())
+}
+
+/// Makes `home` hold the packages that the lock file in `source` pins, unless it does. What else is to be done to a new
+/// installation, `finish` does.
+fn node_packages(
+    workspace: &Workspace,
+    home: &Path,
+    source: &Path,
+    finish: impl FnOnce(&Path) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let (package, lock) = (
+        read(&source.join("package.json"))?,
+        read(&source.join("package-lock.json"))?,
+    );
+    let made_from = [package.as_str(), lock.as_str()].concat();
+    if is_stamped(home, &made_from) {
+        return Ok(());
+    }
+    say(&format!("installing {} for Node", source.display()));
+    start_afresh(home)?;
+    write(&home.join("package.json"), &package)?;
+    write(&home.join("package-lock.json"), &lock)?;
+    let mut npm = workspace.command("npm");
+    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+    // Which Node an OpenClaw runs on comes with it, so npm's own is of no interest.
+    npm.args(["--loglevel", "error"]);
+    workspace::run(npm.current_dir(home))?;
+    finish(home)?;
+    stamp(home, &made_from)
+}
+
+/// Takes from the bundled plugins of an OpenClaw what they would have npm install.
+fn leave_plugins_as_they_are(installed: &Path) -> Result<(), Failure> {
+    let plugins = installed.join("node_modules/openclaw/dist/extensions");
+    for plugin in directories(&plugins)? {
+        let path = plugin.join("package.json");
+        if !path.exists() {
+            continue;
+        }
+        let malformed = |error: serde_json::Error| Failure::file(&path)(error.into());
+        let mut package: Value = serde_json::from_str(&read(&path)?).map_err(malformed)?;
+        let fields = package.as_object_mut();
+        if fields.is_some_and(|fields| fields.remove("dependencies").is_some()) {
+            write(&path, &package.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// The directories in `directory`, by name.
+fn directories(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut paths = entries(directory)?;
+    paths.retain(|path| path.is_dir());
+    paths.sort();
+    Ok(paths)
+}
+
 /// The `.mjs` files of `directory`.
 fn programs(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut paths = entries(directory)?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "mjs"));
+    Ok(paths)
+}
+
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     let listed = fs::read_dir(directory).map_err(Failure::file(directory))?;
     let paths: Result<Vec<PathBuf>, io::Error> = listed
         .map(|entry| entry.map(|entry| entry.path()))
         .collect();
-    let mut paths = paths.map_err(Failure::file(directory))?;
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "mjs"));
-    Ok(paths)
+    paths.map_err(Failure::file(directory))
 }
 
 fn is_stamped(home: &Path, made_from: &str) -> bool {
@@ -145,6 +225,18 @@ mod tests {
         stamp(home.path(), "openai==1").expect("the directory is writable");
         assert!(is_stamped(home.path(), "openai==1"));
         assert!(!is_stamped(home.path(), "openai==2"));
+    }
+
+    #[test]
+    fn a_bundled_plugin_is_left_with_nothing_to_install_and_everything_else() {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let plugins = home.path().join("node_modules/openclaw/dist/extensions");
+        fs::create_dir_all(plugins.join("browser")).expect("made");
+        fs::create_dir_all(plugins.join("without-a-package")).expect("made");
+        let package = plugins.join("browser/package.json");
+        write(&package, r#"{"name":"browser","dependencies":{"x":"1"}}"#).expect("written");
+        leave_plugins_as_they_are(home.path()).expect("done");
+        assert_eq!(read(&package).expect("readable"), r#"{"name":"browser"}"#);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The project's own commands: `cargo xtask test`, `cargo xtask lint`, `cargo xtask arch`, `cargo xtask schema`,
-//! `cargo xtask bench`.
+//! `cargo xtask clients`, `cargo xtask bench`.
 //!
 //! Each subcommand is a module; `test` and `lint` are tables of steps (see [`steps`]). Everything that is installed goes
 //! under the target directory, so that a fresh clone needs no preparation and leaves nothing behind elsewhere.
@@ -11,6 +11,7 @@ mod bench;
 mod clients;
 mod failure;
 mod lint;
+mod plugins;
 mod schema;
 mod servers;
 mod steps;
@@ -45,6 +46,8 @@ enum Command {
     /// Measure a release build.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Install the real clients and harnesses that tests drive, and nothing else.
+    Clients,
     /// Check format, clippy, documentation and dependencies.
     Lint(PaceArgs),
     /// Write registry/schema.json anew from the tables it describes.
@@ -113,6 +116,10 @@ fn run(command: &Command) -> Result<bool, Failure> {
         }
         Command::Bench(bench) => {
             bench::run(bench, &workspace)?;
+            Ok(true)
+        }
+        Command::Clients => {
+            clients::install(&workspace)?;
             Ok(true)
         }
         Command::Lint(args) => Ok(steps::run(lint::STEPS, &workspace, args.pace())),

@@ -5,7 +5,7 @@
 use std::slice;
 
 use crate::steps::{Run, Step};
-use crate::{arch, bench, clients, servers, tools};
+use crate::{arch, bench, clients, plugins, servers, tools};
 
 /// How much of the suite to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,7 @@ const STEPS: &[Row] = &[
     row(ALWAYS, "store to share", Run::Here(servers::store)),
     row(ALWAYS, "test runner", Run::Here(tools::nextest)),
     row(NOT_FAST, "real clients", Run::Here(clients::install)),
+    row(NOT_FAST, "plugins", Run::Here(plugins::check)),
     row(
         &[Scope::Fast],
         "tests",
@@ -98,6 +99,7 @@ mod tests {
                 "store to share",
                 "test runner",
                 "real clients",
+                "plugins",
                 "tests",
                 "doctests",
                 "instruction counts"

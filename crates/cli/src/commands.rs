@@ -4,13 +4,18 @@ mod check;
 mod completions;
 mod config;
 mod demo;
+mod logs;
+mod policy;
+mod provider;
 mod registry;
 mod reload;
 mod sim;
 mod stage;
 mod status;
 mod up;
+mod verify;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -38,6 +43,9 @@ enum Command {
     Reload(reload::Arguments),
     /// Say how the gateway that runs is doing
     Status(status::Arguments),
+    /// Say which services there are and where their keys come from; no key is ever an argument
+    #[command(subcommand)]
+    Provider(provider::Command),
     /// Look for mistakes in a configuration, and report all of them
     Check(check::Arguments),
     /// Write a harness's configuration for a route
@@ -48,10 +56,30 @@ enum Command {
     /// Look at the manifests: what there is, what is wrong, what applies to a request
     #[command(subcommand)]
     Registry(registry::Command),
+    /// Look at policies: mistakes in them, what they make of a request, what would allow it
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Show what proxies of sandboxes decided
+    Logs(logs::Arguments),
+    /// Run the case of every intervention, with and without it
+    Verify(verify::Arguments),
     /// Play a strict thinking model over HTTP
     Sim(sim::Arguments),
     /// Print completions for a shell
     Completions(completions::Arguments),
+}
+
+/// Refuses a key among the arguments of a command about providers before anything could repeat it.
+pub(crate) fn refuse_pasted_keys(
+    mut arguments: impl Iterator<Item = OsString>,
+) -> Result<(), Failure> {
+    if arguments
+        .nth(1)
+        .is_some_and(|command| command == "provider")
+    {
+        return provider::refuse_pasted_keys(arguments);
+    }
+    Ok(())
 }
 
 /// What every command works with.
@@ -69,11 +97,15 @@ pub(crate) fn run(cli: Cli, context: &Context<'_>) -> Result<ExitCode, Failure> 
         Command::Completions(arguments) => completions::run(&arguments, context),
         Command::Config(command) => config::run(&command, context),
         Command::Demo(arguments) => demo::run(&arguments, context),
+        Command::Provider(command) => provider::run(&command, context),
+        Command::Logs(arguments) => logs::run(&arguments, context),
+        Command::Policy(command) => policy::run(&command, context),
         Command::Registry(command) => registry::run(&command, context),
         Command::Reload(arguments) => reload::run(&arguments, context),
         Command::Sim(arguments) => sim::run(&arguments, context),
         Command::Stage(arguments) => stage::run(&arguments, context),
         Command::Status(arguments) => status::run(&arguments, context),
         Command::Up(arguments) => up::run(&arguments, context),
+        Command::Verify(arguments) => verify::run(&arguments, context),
     }
 }

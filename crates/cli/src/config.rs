@@ -7,8 +7,10 @@
 //!
 //! A file is read to its end whatever is wrong with it, and everything that is wrong is reported at once.
 
+mod egress;
 mod given;
 mod mistakes;
+mod providers;
 mod raw;
 pub(crate) mod registry;
 mod resolve;
@@ -30,11 +32,14 @@ use rustix::fs::{Access, access};
 use serde::Serialize;
 use tempfile::TempDir;
 
+pub(crate) use egress::Egress;
 pub(crate) use mistakes::Mistake;
+pub(crate) use providers::{Known, NO_STATE, declared, fetched};
 pub(crate) use raw::{TraceText, sections};
 pub(crate) use resolve::{Lines, Overrides, with_causes};
 pub(crate) use sources::{Kind, Source, Sources};
 
+use given::At;
 use resolve::{Draft, Resolution};
 
 /// Looks a variable up.
@@ -264,6 +269,11 @@ impl Examined {
             clients: self.draft.clients.len(),
             manifests: self.draft.registry.manifests().count(),
         }
+    }
+
+    /// Every provider that is declared or stored, whether a route names it or not.
+    pub(crate) fn known(&self) -> &[Known] {
+        &self.draft.known
     }
 
     /// Whether transcripts would be kept.

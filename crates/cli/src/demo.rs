@@ -10,9 +10,10 @@ mod show;
 mod stage;
 mod trajectory;
 
+pub(crate) use harness::Harness;
 pub(crate) use show::show;
 pub(crate) use stage::{CLIENT_MODEL, Stage};
-pub(crate) use trajectory::Demonstration;
+pub(crate) use trajectory::{Answer, Demonstration, Exchange};
 
 use std::path::Path;
 
@@ -20,8 +21,8 @@ use farrier_sim::Persona;
 use serde::Deserialize;
 
 use crate::failure::Failure;
-use harness::{AGENT, Harness, TASK};
-use trajectory::{Answer, Note, Trajectory};
+use harness::{AGENT, TASK};
+use trajectory::{Note, Trajectory};
 
 /// What a strict model says of a history that lost what it wants back.
 const REFUSALS: [&str; 2] = ["reasoning_content is missing", "name is missing"];
@@ -44,13 +45,13 @@ pub(crate) async fn perform(
     let stage = Stage::build(persona, rounds).await?;
     let log = stage.log();
 
-    let mut straight = Harness::new(&stage.persona_url(), stage.upstream_model())
+    let mut straight = Harness::new(&stage.persona_url(), stage.upstream_model(), TASK)
         .work(most)
         .await?;
     let before = log.entries().len();
     straight.heard(&log.entries());
 
-    let client = Harness::new(&stage.gateway_url(), CLIENT_MODEL);
+    let client = Harness::new(&stage.gateway_url(), CLIENT_MODEL, TASK);
     let (worked, upkeep) = stage.during(client.work(most)).await;
     let mut through = worked?;
     through.heard(log.entries().get(before..).unwrap_or_default());

@@ -12,11 +12,16 @@
 mod commands;
 mod config;
 mod demo;
+mod egress;
 mod failure;
+mod hardening;
 mod log;
+mod mask;
 mod output;
 mod reloading;
 mod runtime;
+mod stage;
+mod verify;
 mod watch;
 
 use std::process::ExitCode;
@@ -32,6 +37,9 @@ fn main() -> ExitCode {
     let env = Environment::of_process();
     let notices = Notices::of_process(&env);
     let output = Output::of_process(&env);
+    if let Err(pasted) = commands::refuse_pasted_keys(Environment::arguments()) {
+        return notices.conclude(Err(pasted));
+    }
     let cli = match Cli::try_parse_from(Environment::arguments()) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => return notices.clap(&error),

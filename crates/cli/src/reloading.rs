@@ -13,7 +13,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use farrier_control::{Cause, Operations, Outcome, Reload, Status, Unable};
+use farrier_control::store::{Change, ChangeError, Store, StoreError};
+use farrier_control::{Cause, Code, Operations, Outcome, Providers, Reload, Status, Unable};
 use farrier_gateway::{Reloaded, Reloader};
 use farrier_ledger::{Clock as _, SystemClock};
 use farrier_serve::{Limits, Tracker};
@@ -24,6 +25,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use crate::config::{self, Environment, LedgerSection, Mistake, NoFile, Overrides, Sources};
+use crate::egress::Reins;
 use crate::failure::Notices;
 use crate::log::Log;
 use crate::runtime::{Hangup, Hangups};
@@ -38,6 +40,8 @@ pub(crate) struct Origin {
     pub(crate) overrides: Overrides,
     pub(crate) ledger: LedgerSection,
     pub(crate) listener: Limits,
+    /// The proxies that run beside it.
+    pub(crate) egress: Reins,
 }
 
 /// Reads the configuration again whenever it is to.
@@ -62,6 +66,8 @@ pub(crate) struct Desk {
 /// What there is to know of the gateway that runs.
 #[derive(Debug)]
 struct Running {
+    /// What its providers are read from.
+    origin: Origin,
     config: String,
     listen: Vec<String>,
     since: Instant,
@@ -77,8 +83,13 @@ struct Reloads {
     last: Option<Reload>,
 }
 
-/// Who waits for the answer.
-type Ask = oneshot::Sender<Reload>;
+/// What is asked for over the socket, and who waits for the answer.
+#[derive(Debug)]
+struct Ask {
+    /// To be made before the configuration is read.
+    change: Option<Change>,
+    answer: oneshot::Sender<Result<Reload, Unable>>,
+}
 
 /// What an attempt came to.
 #[derive(Debug)]
@@ -114,6 +125,7 @@ impl<'a> Reloading<'a> {
         let now = SystemClock.unix_millis();
         reloader.show_serving(1, Duration::from_millis(now));
         let running = Running {
+            origin: origin.clone(),
             config: config::absolute(&origin.file).display().to_string(),
             listen,
             since: Instant::now(),
@@ -161,14 +173,41 @@ impl<'a> Reloading<'a> {
             tokio::select! {
                 // A swap that is under way by then is harmless.
                 () = life.draining() => return,
-                reload = self.reload(cause) => {
-                    if let Some(asker) = asker {
-                        // It may have left; then it is not told.
-                        let _told_or_gone = asker.send(reload);
-                    }
-                }
+                () = self.attend(cause, asker) => {}
             }
         }
+    }
+
+    async fn attend(&mut self, cause: Cause, asker: Option<Ask>) {
+        let Some(Ask { change, answer }) = asker else {
+            drop(self.reload(cause).await);
+            return;
+        };
+        let told = match change {
+            None => Ok(self.reload(cause).await),
+            Some(change) => self.change(change).await,
+        };
+        // It may have left; then it is not told.
+        let _told_or_gone = answer.send(told);
+    }
+
+    /// Makes a change of the store and serves what follows from it; takes it back if that cannot be served.
+    async fn change(&mut self, change: Change) -> Result<Reload, Unable> {
+        let undo = self.make(change).await?;
+        let reload = self.reload(Cause::Request).await;
+        if reload.result == Outcome::Refused
+            && let Err(error) = self.make(undo).await
+        {
+            warn!(%error, "a change of the state store that was refused cannot be taken back");
+        }
+        Ok(reload)
+    }
+
+    /// Makes a change, on a thread that may block, and gives the one that takes it back.
+    async fn make(&self, change: Change) -> Result<Change, Unable> {
+        let origin = self.origin.clone();
+        let made = spawn_blocking(move || made(&origin, &change)).await;
+        made.unwrap_or_else(|died| Err(no_store(died.to_string())))
     }
 
     async fn reload(&mut self, cause: Cause) -> Reload {
@@ -291,8 +330,12 @@ async fn attempt(origin: &Origin, reloader: &Reloader) -> Attempt {
     let sources = examined.sources.clone();
     let warnings = examined.warnings.clone();
     let watch = examined.mistakes.is_empty().then(|| examined.watches());
-    let other = restarts(origin, &examined.ledger, examined.listener());
+    let mut other = restarts(origin, &examined.ledger, examined.listener());
+    let egress = origin.egress.prepare(&examined, &origin.env);
     let result = examined.take_over(reloader, &origin.ledger).await;
+    if result.is_ok() && origin.egress.take_over(egress) {
+        other.push("egress".to_owned());
+    }
     let needs_restart = result.as_ref().map_or_else(
         |_refused| Vec::new(),
         |reloaded| {
@@ -341,6 +384,35 @@ fn restarts(origin: &Origin, ledger: &LedgerSection, listener: &Limits) -> Vec<S
     differing.map(|(key, _)| key.to_owned()).collect()
 }
 
+/// Changes the store, unless the configuration says otherwise of that provider.
+fn made(origin: &Origin, change: &Change) -> Result<Change, Unable> {
+    if let Some(message) = config::declared(Some(&origin.file), &origin.env, change.name()) {
+        let code = Code::Declared;
+        return Err(Unable::Change { code, message });
+    }
+    let nowhere = || no_store(config::NO_STATE.to_owned());
+    let directory = origin.env.store_dir().ok_or_else(nowhere)?;
+    let mut store = Store::open(&directory).map_err(|error| store_error(&error))?;
+    store.make(change).map_err(|error| {
+        let code = match error {
+            ChangeError::Exists { .. } => Code::Exists,
+            ChangeError::Store(error) => return store_error(&error),
+            ChangeError::Unknown { .. } => Code::Unknown,
+        };
+        let message = error.to_string();
+        Unable::Change { code, message }
+    })
+}
+
+fn store_error(error: &StoreError) -> Unable {
+    no_store(config::with_causes(error))
+}
+
+fn no_store(message: String) -> Unable {
+    let code = Code::Store;
+    Unable::Change { code, message }
+}
+
 fn missing(none: NoFile) -> Mistake {
     let message = match none {
         NoFile::Nowhere(places) => format!("expected a configuration, got none at {places:?}"),
@@ -384,16 +456,47 @@ impl Operations for Desk {
     }
 
     async fn reload(&self) -> Result<Reload, Unable> {
+        self.asked(None).await
+    }
+
+    async fn providers(&self) -> Result<Providers, Unable> {
+        let origin = self.gateway.origin.clone();
+        let config = self.gateway.config.clone();
+        let read = spawn_blocking(move || {
+            let examined = config::examine(Some(&origin.file), &origin.env, &origin.overrides);
+            let examined = examined.map_err(|none| no_store(missing(none).message))?;
+            let known = examined.known().iter();
+            let mut providers: Vec<_> = known
+                .map(|known| known.told(Some(&config), &origin.env))
+                .collect();
+            providers.sort_by(|one, other| one.name.cmp(&other.name));
+            Ok(Providers { providers })
+        });
+        match timeout(PATIENCE, read).await {
+            Ok(Ok(providers)) => providers,
+            Ok(Err(died)) => Err(no_store(died.to_string())),
+            Err(_) => Err(Unable::TimedOut),
+        }
+    }
+
+    async fn change(&self, change: Change) -> Result<Reload, Unable> {
+        self.asked(Some(change.at(SystemClock.unix_millis()))).await
+    }
+}
+
+impl Desk {
+    /// Has it done by the one who does everything of the kind, in turn.
+    async fn asked(&self, change: Option<Change>) -> Result<Reload, Unable> {
         let (answer, answered) = oneshot::channel();
         let asked = async {
-            self.ask.send(answer).await.ok()?;
+            self.ask.send(Ask { change, answer }).await.ok()?;
             answered.await.ok()
         };
         let life = &self.gateway.life;
         tokio::select! {
             () = life.draining() => Err(Unable::Draining),
             asked = timeout(PATIENCE, asked) => match asked {
-                Ok(answer) => answer.ok_or(Unable::Draining),
+                Ok(answer) => answer.unwrap_or(Err(Unable::Draining)),
                 Err(_) => Err(Unable::TimedOut),
             }
         }

@@ -1,7 +1,12 @@
 //! What is said over the socket. [`OPENAPI`] says the same; a test holds the two together.
 
+use std::collections::BTreeMap;
+
+use farrier_secrets::SecretRef;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
+
+use crate::store::StoredProvider;
 
 /// The OpenAPI 3.1 document of this API, which it also serves, at `/openapi.json`.
 pub const OPENAPI: &str = include_str!("../openapi.json");
@@ -89,18 +94,115 @@ pub struct Mistake {
     pub message: String,
 }
 
+/// Every provider that a gateway knows of: the answer of `GET /v1/providers`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Providers {
+    /// In the order of their names.
+    pub providers: Vec<Provider>,
+}
+
+/// A provider, without any secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provider {
+    /// What routes and attachments call it.
+    pub name: String,
+    /// Its profile.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Where it is.
+    pub base_url: Option<String>,
+    /// Where its keys come from.
+    pub keys: BTreeMap<String, String>,
+    /// Keys that are of no use, and why.
+    pub broken: BTreeMap<String, String>,
+    /// Who says so.
+    pub origin: Origin,
+    /// The file that declares it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The line of that file, counted from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+}
+
+/// Who says that there is a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// The configuration file; no command changes it.
+    Declared,
+    /// The state store.
+    Stored,
+}
+
+/// A provider that is to be stored: the body of `POST /v1/providers` and `PUT /v1/providers/{name}`. References alone: a
+/// secret has no place in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wanted {
+    pub(crate) name: String,
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    #[serde(default)]
+    pub(crate) base_url: Option<String>,
+    #[serde(default)]
+    pub(crate) keys: BTreeMap<String, String>,
+}
+
+impl Wanted {
+    pub(crate) fn of(provider: &StoredProvider) -> Self {
+        let keys = provider.keys.iter();
+        Self {
+            name: provider.name.to_string(),
+            kind: provider.kind.clone(),
+            base_url: provider.base_url.clone(),
+            keys: keys
+                .map(|(key, source)| (key.to_string(), source.to_string()))
+                .collect(),
+        }
+    }
+
+    /// As it is stored, at no time yet. What is wrong is not repeated.
+    pub(crate) fn parsed(&self) -> Result<StoredProvider, String> {
+        let mut keys = BTreeMap::new();
+        for (key, source) in &self.keys {
+            let key = key.parse().map_err(|error| format!("{error}"))?;
+            let source: SecretRef = source.parse().map_err(|error| format!("{error}"))?;
+            keys.extend([(key, source)]);
+        }
+        Ok(StoredProvider {
+            name: self.name.parse().map_err(|error| format!("{error}"))?,
+            kind: self.kind.clone(),
+            base_url: self.base_url.clone(),
+            keys,
+            added_unix_ms: 0,
+            changed_unix_ms: 0,
+        })
+    }
+}
+
 /// Why there is no such answer, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
+    /// The configuration file declares the provider; it is changed there.
+    Declared,
     /// The gateway finishes what it has; it takes no other configuration any more.
     Draining,
+    /// There is a provider of that name.
+    Exists,
     /// The path is known, and not with this method.
     MethodNotAllowed,
     /// No such path.
     NotFound,
+    /// The body is not what it should be.
+    NotUnderstood,
+    /// The state store cannot be used.
+    Store,
     /// The files could not be read in time.
     TimedOut,
+    /// There is no provider of that name in the store.
+    Unknown,
 }
 
 /// The answer when there is no other.
@@ -115,45 +217,66 @@ pub(crate) struct RefusalError {
     pub(crate) message: String,
 }
 
-/// What can be asked for.
+/// What can be asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     OpenApi,
+    Provider,
+    Providers,
     Reload,
     Status,
 }
 
 impl Endpoint {
-    pub(crate) const ALL: [Self; 3] = [Self::OpenApi, Self::Reload, Self::Status];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::OpenApi,
+        Self::Providers,
+        Self::Provider,
+        Self::Reload,
+        Self::Status,
+    ];
 
     pub(crate) const fn path(self) -> &'static str {
         match self {
             Self::OpenApi => "/openapi.json",
+            Self::Provider => "/v1/providers/{name}",
+            Self::Providers => "/v1/providers",
             Self::Reload => "/v1/reload",
             Self::Status => "/v1/status",
         }
     }
 
-    pub(crate) const fn method(self) -> Method {
+    pub(crate) const fn methods(self) -> &'static [Method] {
         match self {
-            Self::OpenApi | Self::Status => Method::GET,
-            Self::Reload => Method::POST,
+            Self::OpenApi | Self::Status => &[Method::GET],
+            Self::Provider => &[Method::PUT, Method::DELETE],
+            Self::Providers => &[Method::GET, Method::POST],
+            Self::Reload => &[Method::POST],
         }
     }
 
-    pub(crate) fn of(path: &str) -> Option<Self> {
+    /// The endpoint, and the name within the path if it has one.
+    pub(crate) fn of(path: &str) -> Option<(Self, &str)> {
         Self::ALL
             .into_iter()
-            .find(|endpoint| endpoint.path() == path)
+            .find_map(|endpoint| match endpoint.path().strip_suffix("{name}") {
+                None => (endpoint.path() == path).then_some((endpoint, "")),
+                Some(before) => {
+                    let name = path.strip_prefix(before)?;
+                    (!name.is_empty()).then_some((endpoint, name))
+                }
+            })
     }
 }
 
 impl Code {
     pub(crate) const fn status(self) -> StatusCode {
         match self {
-            Self::Draining => StatusCode::CONFLICT,
+            Self::Declared | Self::Draining | Self::Exists => StatusCode::CONFLICT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::Unknown => StatusCode::NOT_FOUND,
+            Self::NotUnderstood => StatusCode::BAD_REQUEST,
+            Self::Store => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         }
     }

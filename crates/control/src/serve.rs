@@ -7,9 +7,11 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
+use farrier_secrets::NameError;
 use http::header::{ALLOW, CONTENT_TYPE};
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -21,8 +23,11 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::api::{Code, Endpoint, OPENAPI, Refusal, RefusalError, Reload, Status};
+use crate::api::{
+    Code, Endpoint, OPENAPI, Providers, Refusal, RefusalError, Reload, Status, Wanted,
+};
 use crate::socket::Socket;
+use crate::store::Change;
 
 /// What a process lets itself be asked.
 pub trait Operations: Clone + Send + Sync + 'static {
@@ -35,16 +40,37 @@ pub trait Operations: Clone + Send + Sync + 'static {
     ///
     /// A caller that leaves changes nothing: what was begun is finished.
     fn reload(&self) -> impl Future<Output = Result<Reload, Unable>> + Send;
+
+    /// Every provider it knows of.
+    fn providers(&self) -> impl Future<Output = Result<Providers, Unable>> + Send;
+
+    /// Makes a change of the store and reads its configuration again. Where that is refused, the change is taken back. When
+    /// this is answered, every request that is written from then on is of the new configuration.
+    ///
+    /// # Cancellation
+    ///
+    /// A caller that leaves changes nothing: what was begun is finished.
+    fn change(&self, change: Change) -> impl Future<Output = Result<Reload, Unable>> + Send;
 }
 
 /// Why it did not even try.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unable {
+    /// The change cannot be made.
+    #[error("{message}")]
+    Change {
+        /// For programs.
+        code: Code,
+        /// For people.
+        message: String,
+    },
     /// It is about to end.
     #[error("the gateway is draining and takes no other configuration")]
     Draining,
     /// Some file system does not answer.
-    #[error("the configuration could not be read in time; the one before it serves")]
+    #[error(
+        "expected the configuration to be read in time, got none yet; the one before it serves until it is"
+    )]
     TimedOut,
 }
 
@@ -56,6 +82,8 @@ const HEAD_WAIT: Duration = Duration::from_secs(5);
 const CALL_WAIT: Duration = Duration::from_secs(120);
 /// The smallest that the parser works with, and plenty.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
+/// A provider with every key that one could have.
+const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Between two tries after accept itself failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -104,7 +132,7 @@ async fn call(stream: UnixStream, operations: impl Operations) {
     }
     let answer = service_fn(move |request: Request<Incoming>| {
         let operations = operations.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &operations).await) }
+        async move { Ok::<_, Infallible>(answer(request, &operations).await) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -128,39 +156,84 @@ const fn is_let_in(caller: u32, own: u32) -> bool {
     caller == own || caller == 0
 }
 
-async fn answer(
-    request: &Request<Incoming>,
-    operations: &impl Operations,
-) -> Response<Full<Bytes>> {
-    let (method, path) = (request.method(), request.uri().path());
-    let Some(endpoint) = Endpoint::of(path) else {
+async fn answer(request: Request<Incoming>, operations: &impl Operations) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let path = head.uri.path();
+    let Some((endpoint, name)) = Endpoint::of(path) else {
         let known = Endpoint::ALL.map(Endpoint::path).join(", ");
         let message = format!("expected one of {known}, got {path:?}");
         return refusal(Code::NotFound, message);
     };
-    let allowed = endpoint.method();
-    if *method != allowed {
-        let message = format!("expected {allowed} {path}, got {method}");
-        let mut refusal = refusal(Code::MethodNotAllowed, message);
-        let allow = HeaderValue::from_str(allowed.as_str());
-        refusal
-            .headers_mut()
-            .extend(allow.map(|allow| (ALLOW, allow)));
-        return refusal;
+    if !endpoint.methods().contains(&head.method) {
+        return wrong_method(endpoint, &head);
     }
     match endpoint {
         Endpoint::OpenApi => json(StatusCode::OK, Bytes::from_static(OPENAPI.as_bytes())),
-        Endpoint::Reload => match operations.reload().await {
-            Ok(reload) => value(reload.result.status(), &reload),
+        Endpoint::Reload => reloaded(operations.reload().await),
+        Endpoint::Status => value(StatusCode::OK, &operations.status()),
+        Endpoint::Providers if head.method == Method::GET => match operations.providers().await {
+            Ok(providers) => value(StatusCode::OK, &providers),
             Err(unable) => refusal(unable.code(), unable.to_string()),
         },
-        Endpoint::Status => value(StatusCode::OK, &operations.status()),
+        Endpoint::Provider | Endpoint::Providers => match wanted(&head, name, body).await {
+            Ok(change) => reloaded(operations.change(change).await),
+            Err(message) => refusal(Code::NotUnderstood, message),
+        },
     }
 }
 
+/// The change that a call asks for.
+async fn wanted(head: &Parts, name: &str, body: Incoming) -> Result<Change, String> {
+    if head.method == Method::DELETE {
+        let name = name.parse().map_err(|error: NameError| error.to_string())?;
+        return Ok(Change::Remove(name));
+    }
+    #[expect(clippy::disallowed_methods, reason = "bounded by Limited")]
+    let body = Limited::new(body, MAX_BODY_BYTES).collect().await;
+    let body = body
+        .map_err(|_cut| format!("expected a body of at most {MAX_BODY_BYTES} bytes, got more"))?;
+    // What serde says could repeat what somebody has put in a wrong place.
+    let wanted: Wanted = serde_json::from_slice(&body.to_bytes()).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        format!("expected a provider with name, type, base_url and keys, got other JSON (line {line}, column {column})")
+    })?;
+    let provider = wanted.parsed()?;
+    match head.method == Method::PUT {
+        true if provider.name.as_str() != name => {
+            Err("expected the name of the path in the body, got another".to_owned())
+        }
+        true => Ok(Change::Replace(provider)),
+        false => Ok(Change::Add(provider)),
+    }
+}
+
+fn reloaded(reload: Result<Reload, Unable>) -> Response<Full<Bytes>> {
+    match reload {
+        Ok(reload) => value(reload.result.status(), &reload),
+        Err(unable) => refusal(unable.code(), unable.to_string()),
+    }
+}
+
+fn wrong_method(endpoint: Endpoint, head: &Parts) -> Response<Full<Bytes>> {
+    let allowed: Vec<&str> = endpoint.methods().iter().map(Method::as_str).collect();
+    let path = head.uri.path();
+    let message = format!(
+        "expected {} {path}, got {}",
+        allowed.join(" or "),
+        head.method
+    );
+    let mut refusal = refusal(Code::MethodNotAllowed, message);
+    let allow = HeaderValue::from_str(&allowed.join(", "));
+    refusal
+        .headers_mut()
+        .extend(allow.map(|allow| (ALLOW, allow)));
+    refusal
+}
+
 impl Unable {
-    const fn code(self) -> Code {
+    const fn code(&self) -> Code {
         match self {
+            Self::Change { code, .. } => *code,
             Self::Draining => Code::Draining,
             Self::TimedOut => Code::TimedOut,
         }

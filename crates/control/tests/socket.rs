@@ -3,14 +3,16 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "what does not hold fails its test")]
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use farrier_control::store::{Change, StoredProvider};
 use farrier_control::{
-    BindError, CallError, Cause, Client, Code, Mistake, OPENAPI, Operations, Outcome, Reload,
-    Socket, Status, Unable,
+    BindError, CallError, Cause, Client, Code, Mistake, OPENAPI, Operations, Origin, Outcome,
+    Provider, Providers, Reload, Socket, Status, Unable,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -21,6 +23,7 @@ use tokio::net::UnixStream;
 #[derive(Clone, Debug, Default)]
 struct Gateway {
     reloads: Arc<AtomicU64>,
+    changes: Arc<Mutex<Vec<Change>>>,
     draining: bool,
     broken: bool,
 }
@@ -67,6 +70,31 @@ impl Operations for Gateway {
             reconnected: Vec::new(),
         })
     }
+
+    async fn providers(&self) -> Result<Providers, Unable> {
+        let provider = Provider {
+            name: "openai".to_owned(),
+            kind: "openai".to_owned(),
+            base_url: None,
+            keys: BTreeMap::new(),
+            broken: BTreeMap::new(),
+            origin: Origin::Stored,
+            file: None,
+            line: None,
+        };
+        let providers = vec![provider];
+        Ok(Providers { providers })
+    }
+
+    async fn change(&self, change: Change) -> Result<Reload, Unable> {
+        if change.name().as_str() == "declared" {
+            let message = "declared at farrier.toml:3".to_owned();
+            let code = Code::Declared;
+            return Err(Unable::Change { code, message });
+        }
+        self.changes.lock().unwrap().push(change);
+        self.reload().await
+    }
 }
 
 fn place() -> (TempDir, PathBuf) {
@@ -112,6 +140,56 @@ async fn status_and_reload_are_answered() {
         let reload = client.reload().await.unwrap();
         assert_eq!((reload.result, reload.generation), (Outcome::Taken, 2));
         assert_eq!(client.status().await.unwrap().generation, 2);
+    })
+    .await;
+}
+
+fn provider(name: &str) -> StoredProvider {
+    let key = ("KEY".parse().unwrap(), "file:/run/key".parse().unwrap());
+    StoredProvider {
+        name: name.parse().unwrap(),
+        kind: "generic".to_owned(),
+        base_url: Some("https://llm.test/v1".to_owned()),
+        keys: BTreeMap::from([key]),
+        added_unix_ms: 0,
+        changed_unix_ms: 0,
+    }
+}
+
+#[tokio::test]
+async fn changes_of_providers_arrive_as_they_were_asked_for() {
+    let (_place, path) = place();
+    let socket = Socket::bind(&path).unwrap();
+    let gateway = Gateway::default();
+    let client = Client::at(&path);
+    let changes = [
+        Change::Add(provider("mine")),
+        Change::Replace(provider("mine")),
+        Change::Remove("mine".parse().unwrap()),
+    ];
+    during(&socket, gateway.clone(), async {
+        for change in &changes {
+            let reload = client.change(change).await.unwrap();
+            assert_eq!(reload.result, Outcome::Taken);
+        }
+        assert_eq!(*gateway.changes.lock().unwrap(), changes);
+        assert_eq!(
+            client.providers().await.unwrap().providers[0].name,
+            "openai"
+        );
+        match client
+            .change(&Change::Remove("declared".parse().unwrap()))
+            .await
+        {
+            Err(CallError::Refused { code, message }) => {
+                assert_eq!(code, Code::Declared);
+                assert!(message.contains("farrier.toml:3"), "{message}");
+            }
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+        let (status, refusal) = raw(&path, "PUT /v1/providers/mine").await;
+        assert_eq!(status, "400", "{refusal}");
+        assert_eq!(raw(&path, "DELETE /v1/providers/No").await.0, "400");
     })
     .await;
 }

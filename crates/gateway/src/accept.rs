@@ -95,6 +95,7 @@ impl Gateway {
             allowances: Allowances::build(&config, &lasting.known.used, &lasting.metrics),
             callers: Callers::build(&config, lasting.seeds.digest_key()),
             deadlines: config.deadlines,
+            known: Arc::clone(&lasting.known),
             ledger: config.ledger,
             max_body_bytes: config.limits.max_body_bytes,
             max_reply_bytes: config.limits.max_reply_bytes,
@@ -183,7 +184,8 @@ fn upstreams(
             .and_then(|runs| runs.upstreams.get(&provider.name))
             .filter(|upstream| upstream.is_built_from(provider, &config.deadlines));
         let upstream = match kept {
-            Some(upstream) => Ok(Arc::clone(upstream)),
+            // What it is shown is exchanged when nothing can go wrong any more.
+            Some(upstream) => provider.shown().map(|_| Arc::clone(upstream)),
             None => Upstream::build(provider, &config.deadlines, tasks.clone()).map(Arc::new),
         };
         match upstream {

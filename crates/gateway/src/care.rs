@@ -28,7 +28,8 @@ mod gate;
 mod line;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::StatusCode;
 use tokio::time::Instant;
@@ -57,9 +58,17 @@ pub(crate) struct Known {
 #[derive(Debug, Default)]
 struct Providers {
     /// By provider and model.
-    breakers: HashMap<(Arc<str>, Arc<str>), Arc<Breaker>>,
+    breakers: HashMap<(Arc<str>, Arc<str>), Watched>,
     budgets: HashMap<Arc<str>, Arc<Budget>>,
     gates: HashMap<Arc<str>, Arc<Gate>>,
+}
+
+/// A breaker, and of what.
+#[derive(Debug)]
+struct Watched {
+    breaker: Arc<Breaker>,
+    base_url: String,
+    address: Option<SocketAddr>,
 }
 
 /// What ways to providers are made of.
@@ -69,6 +78,18 @@ pub(crate) struct Ways<'a> {
     pub(crate) known: &'a Known,
     pub(crate) metrics: &'a Arc<Metrics>,
     pub(crate) seeds: &'a Arc<Seeds>,
+}
+
+/// Whether a provider says that the request is not for it: of the key, the account or the model it was asked with. Said by
+/// a fallback, that is of no use to a client whose own provider was only busy.
+pub(crate) fn is_misdirected(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::PAYMENT_REQUIRED
+            | StatusCode::FORBIDDEN
+            | StatusCode::NOT_FOUND
+    )
 }
 
 /// The one of two outcomes that the client is given: a provider's own answer before any of ours, and of these what was
@@ -107,13 +128,16 @@ pub(crate) fn need_after(outcome: Result<StatusCode, &Cause>) -> Option<Need> {
         Err(Cause::Busy { .. }) => Some(Need::Busy),
         Err(Cause::LeftAlone { .. }) => Some(Need::Open),
         Err(Cause::Upstream(error)) => match error.fault {
-            UpstreamFault::ConnectTimedOut { .. } | UpstreamFault::HeadTimedOut { .. } => {
-                Some(Need::Timeout)
-            }
+            UpstreamFault::ConnectTimedOut { .. }
+            | UpstreamFault::HeadTimedOut { .. }
+            | UpstreamFault::OutOfTime { .. } => Some(Need::Timeout),
             UpstreamFault::Closed
+            | UpstreamFault::ClosedToo
             | UpstreamFault::ClosedWhileKept
             | UpstreamFault::NotHttp
-            | UpstreamFault::Unreachable { .. } => Some(Need::Unreachable),
+            | UpstreamFault::Refused
+            | UpstreamFault::Unreachable { .. }
+            | UpstreamFault::Untrusted { .. } => Some(Need::Unreachable),
             _ => None,
         },
         Err(_) => None,
@@ -129,6 +153,33 @@ impl Known {
             used: Arc::new(Used::new(Instant::now())),
         }
     }
+
+    /// Forgets the breakers that no gateway has any more, and takes them off the metrics page.
+    pub(crate) fn prune(&self, metrics: &Metrics) {
+        let mut known = self.locked();
+        known.breakers.retain(|(provider, model), watched| {
+            let is_used = Arc::strong_count(&watched.breaker) > 1;
+            if !is_used {
+                metrics.care.forget_breaker(provider, model);
+            }
+            is_used
+        });
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Providers> {
+        self.providers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Watched ===
+
+impl Watched {
+    /// What is known of a provider at one place says nothing of another that took its name.
+    fn is_of(&self, provider: &Provider) -> bool {
+        self.base_url == provider.base_url && self.address == provider.address
+    }
 }
 
 // === impl Ways ===
@@ -142,18 +193,22 @@ impl Ways<'_> {
         model: &str,
     ) -> Approach {
         let name = &upstream.name;
-        let mut known = self
-            .known
-            .providers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let deadlines = &self.config.deadlines;
+        let mut known = self.known.locked();
         let care = &provider.care;
         let breaker = care.breaker.clone().map(|terms| {
             let model: Arc<str> = model.into();
-            let metrics = || self.metrics.care.breaker(name, &model);
-            let kept = known.breakers.entry((Arc::clone(name), Arc::clone(&model)));
-            let breaker = kept.or_insert_with(|| Arc::new(Breaker::new(metrics())));
-            (Arc::clone(breaker), terms)
+            let new = || Watched {
+                breaker: Arc::new(Breaker::new(self.metrics.care.breaker(name, &model))),
+                base_url: provider.base_url.clone(),
+                address: provider.address,
+            };
+            let watched = known.breakers.entry((Arc::clone(name), Arc::clone(&model)));
+            let watched = watched.or_insert_with(new);
+            if !watched.is_of(provider) {
+                *watched = new();
+            }
+            (Arc::clone(&watched.breaker), terms)
         });
         let budget = known.budgets.entry(Arc::clone(name));
         let budget = budget.or_insert_with(|| Arc::new(Budget::new(&care.retry, Instant::now())));
@@ -163,7 +218,8 @@ impl Ways<'_> {
             gate: self.gate(provider, name, &mut known),
             retry: care.retry.clone(),
             upstream: Arc::clone(upstream),
-            is_hasty: self.config.deadlines.first_byte > self.config.deadlines.reply,
+            is_hasty: deadlines.first_byte > deadlines.reply,
+            patience: deadlines.first_byte.min(deadlines.reply),
             metrics: Arc::clone(self.metrics),
             seeds: Arc::clone(self.seeds),
         }

@@ -116,6 +116,8 @@ pub struct Provider {
     pub http: HttpVersion,
     /// PEM certificates to trust besides the public ones.
     pub ca_file: Option<PathBuf>,
+    /// Where it is dialled, whatever its name resolves to; where the URL names a port, at that.
+    pub address: Option<SocketAddr>,
     /// What may be asked of it besides chat completions.
     pub pass_through: PassThrough,
     /// How it is treated.
@@ -458,6 +460,7 @@ impl Provider {
             server: None,
             http: HttpVersion::default(),
             ca_file: None,
+            address: None,
             pass_through: PassThrough::default(),
             care: Care::default(),
         }

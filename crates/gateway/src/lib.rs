@@ -54,6 +54,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 pub use accept::{Bound, StartError};
@@ -61,7 +62,7 @@ pub use config::Config;
 pub use farrier_serve::Drained;
 pub use reload::{ReloadError, Reloaded, Reloader};
 
-use care::{Allowances, Approach, Errand, Outgoing, Replay, prefer};
+use care::{Allowances, Approach, Errand, Known, Outgoing, Replay, prefer};
 use config::Deadlines;
 use identify::{Caller, Callers, Endpoint};
 use metrics::{Metrics, Recall};
@@ -81,6 +82,7 @@ pub struct Gateway {
     allowances: Allowances,
     callers: Callers,
     deadlines: Deadlines,
+    known: Arc<Known>,
     ledger: Arc<dyn Ledger>,
     max_body_bytes: usize,
     max_reply_bytes: usize,
@@ -168,6 +170,7 @@ impl Gateway {
             Endpoint::ChatCompletions => self.chat(caller, head, body, record).await,
             Endpoint::Metrics => {
                 record.discard();
+                self.known.prune(&self.metrics);
                 probes::metrics(&self.metrics, self.ledger.stats())
             }
             Endpoint::Model(model) => Ok(models::one(self.routes.select(&model)?)),
@@ -212,11 +215,15 @@ impl Gateway {
     ) -> Result<Answered<'r>, Cause> {
         let mut target = route.own();
         let mut outcome = self.ask(target, ask, asked, record).await;
+        let until = self.errand(&asked.caller.scope, record).until;
         for fallback in route.fallbacks() {
             let answered = outcome.as_ref().map(|answered| answered.reply.status());
             let Some(need) = route.need_after(answered) else {
                 break;
             };
+            if Instant::now() >= until {
+                break;
+            }
             let way = (target.origin.as_str(), fallback.origin.as_str());
             self.metrics.care.fell_back(&route.model, way, need);
             info!(
@@ -231,10 +238,15 @@ impl Gateway {
             let later = self
                 .ask(target, Ask::parse(asked.body)?, asked, record)
                 .await;
-            if later.is_err() && outcome.is_ok() {
+            let is_useless = match &later {
+                Err(_) => true,
+                Ok(later) => care::is_misdirected(later.reply.status()),
+            };
+            if is_useless && outcome.is_ok() {
                 record.recapture(capture);
+            } else {
+                outcome = prefer(outcome, later);
             }
-            outcome = prefer(outcome, later);
         }
         outcome
     }
@@ -289,8 +301,7 @@ impl Gateway {
         } = answered;
         let upstream = &target.approach.upstream;
         record.answered(reply.status(), &upstream.name);
-        target.answers.inc();
-        let relay = self.relay(scope.clone(), upstream);
+        let relay = self.relay(scope.clone(), upstream, record);
         let mut given = match passes {
             None => relay.pass(reply),
             Some(passes) => relay
@@ -298,6 +309,7 @@ impl Gateway {
                 .await
                 .inspect_err(|error| record.upstream_failed(error))?,
         };
+        target.answers.inc();
         if let Some(name) = &target.stand_in {
             given.headers_mut().insert(ANSWERED_BY, name.clone());
         }
@@ -341,7 +353,7 @@ impl Gateway {
         let errand = self.errand(&caller.scope, record);
         let reply = approach.send(outgoing, errand, record).await?;
         record.answered(reply.status(), &upstream.name);
-        Ok(self.relay(caller.scope, upstream).pass(reply))
+        Ok(self.relay(caller.scope, upstream, record).pass(reply))
     }
 
     /// The request body, whole.
@@ -438,7 +450,7 @@ impl Gateway {
         }
     }
 
-    fn relay(&self, scope: Scope, upstream: &Arc<Upstream>) -> Relay {
+    fn relay(&self, scope: Scope, upstream: &Arc<Upstream>, record: &Record) -> Relay {
         Relay {
             memory: Memory {
                 ledger: Arc::clone(&self.ledger),
@@ -448,6 +460,8 @@ impl Gateway {
             },
             upstream: Arc::clone(upstream),
             silence: self.deadlines.silence,
+            reply: self.deadlines.reply,
+            until: record.started() + self.deadlines.reply,
             max_reply_bytes: self.max_reply_bytes,
             writes: self.writes.clone(),
         }

@@ -27,6 +27,7 @@ use farrier_serve::{Lingering, Tracker};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use crate::metrics::Metrics;
@@ -67,6 +68,9 @@ pub(crate) struct Relay {
     pub(crate) memory: Memory,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) silence: Duration,
+    /// The deadline of the reply's head, and when that is: what is read whole is read before.
+    pub(crate) reply: Duration,
+    pub(crate) until: Instant,
     pub(crate) max_reply_bytes: usize,
     /// Writes what has to be remembered of a reply whose client left.
     pub(crate) writes: Tracker,
@@ -126,9 +130,11 @@ impl Relay {
                 self,
             )))
         } else {
-            let whole = self
-                .read(body, coding, record)
+            let within = self.reply;
+            let late = Err(UpstreamFault::ReplyTimedOut { within });
+            let whole = timeout_at(self.until, self.read(body, coding, record))
                 .await
+                .unwrap_or(late)
                 .map_err(|fault| self.upstream.fault(fault))?;
             Source::Whole(self.rewritten(whole, plan, record).await)
         };

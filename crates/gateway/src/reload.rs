@@ -10,6 +10,8 @@
 //! * **All or nothing.** A configuration that cannot work changes nothing. One that can takes effect at once, whole: no
 //!   request sees half of it.
 //! * **No reply waits.** A request holds its gateway by reference count, never by a lock; a swap waits for nobody.
+//! * **A rotated secret is the next one to be written:** also requests that began before go on with it, and the
+//!   connections stay.
 //! * **What is not about configuration stays:** counters, the ledger, what is still being written, and pooled
 //!   connections to providers that are configured as before.
 //!
@@ -33,6 +35,7 @@ use crate::config::{Config, TraceConfig};
 use crate::metrics::Metrics;
 use crate::seed::Seeds;
 use crate::trace::Traces;
+use crate::upstream::Field;
 
 /// Changes the configuration of a gateway that runs. Cheap to clone; does not keep the gateway alive.
 #[derive(Clone, Debug)]
@@ -162,8 +165,12 @@ impl Current {
         config.listen.clone_from(&self.fixed.listen);
         config.ledger = Arc::clone(&old.ledger);
         config.check().map_err(StartError::from)?;
+        let rotated = Rotated::of(&config);
         let new = Gateway::build(config, &self.lasting, Some(&old))?;
         let reconnected = new.reconnected(&old);
+        // Of connections that are made anew, the old ones too: requests that began before may be written after.
+        rotated.show(&old);
+        rotated.show(&new);
         self.gateway.store(Arc::new(new));
         let reloaded = Reloaded {
             needs_restart,
@@ -171,6 +178,28 @@ impl Current {
         };
         debug!(%reloaded, "configuration replaced");
         Ok(reloaded)
+    }
+}
+
+/// What each provider is to be shown from now on, and where it is.
+struct Rotated(Vec<(String, String, Field)>);
+
+impl Rotated {
+    fn of(config: &Config) -> Self {
+        let shown = config.providers.iter().filter_map(|provider| {
+            // One that cannot be sent is refused when the gateway is built.
+            let field = provider.shown().ok()??;
+            Some((provider.name.clone(), provider.base_url.clone(), field))
+        });
+        Self(shown.collect())
+    }
+
+    fn show(&self, gateway: &Gateway) {
+        for (provider, base_url, field) in &self.0 {
+            if let Some(upstream) = gateway.upstreams.get(provider) {
+                upstream.exchange(base_url, field.clone());
+            }
+        }
     }
 }
 

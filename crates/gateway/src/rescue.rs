@@ -169,14 +169,18 @@ pub(crate) fn code_of(fault: &UpstreamFault) -> &'static str {
     match fault {
         UpstreamFault::BodyBroken { .. }
         | UpstreamFault::Closed
+        | UpstreamFault::ClosedToo
         | UpstreamFault::ClosedWhileKept => "upstream_closed",
         UpstreamFault::BodyTooLarge { .. } => "upstream_reply_too_large",
         UpstreamFault::EncodingUnknown(_) | UpstreamFault::EncodingWrong => "upstream_encoding",
         UpstreamFault::NotHttp => "upstream_not_http",
         UpstreamFault::ConnectTimedOut { .. } => "upstream_connect_timeout",
-        UpstreamFault::HeadTimedOut { .. } => "upstream_timeout",
+        UpstreamFault::HeadTimedOut { .. } | UpstreamFault::OutOfTime { .. } => "upstream_timeout",
+        UpstreamFault::Refused => "upstream_refused",
+        UpstreamFault::ReplyTimedOut { .. } => "upstream_reply_timeout",
         UpstreamFault::Silent { .. } => "upstream_silent",
         UpstreamFault::Unreachable { .. } => "upstream_unreachable",
+        UpstreamFault::Untrusted { .. } => "upstream_untrusted",
     }
 }
 

@@ -212,6 +212,18 @@ fn providers_that_fail() {
             "502 upstream_not_http: expected an HTTP reply, got something else; check base_url and the provider's http version",
         ),
         (
+            UpstreamFault::OutOfTime { left: within },
+            "504 upstream_timeout: expected the head of a reply within the 3s left of the reply deadline, got none; try again, or raise it",
+        ),
+        (
+            UpstreamFault::Refused,
+            "502 upstream_refused: expected a reply, got requests turned away unread; try again",
+        ),
+        (
+            UpstreamFault::ReplyTimedOut { within },
+            "504 upstream_reply_timeout: expected the whole reply within 3s, got a part of it; ask for a stream, or raise the reply deadline",
+        ),
+        (
             UpstreamFault::Silent { within },
             "504 upstream_silent: expected the next bytes of the reply within 3s, got none; try again, or raise the silence deadline",
         ),
@@ -219,7 +231,15 @@ fn providers_that_fail() {
             UpstreamFault::Unreachable {
                 reason: "refused".to_owned(),
             },
-            "502 upstream_unreachable: expected a connection, got: refused; check base_url, ca_file and the network",
+            "502 upstream_unreachable: expected a connection, got: refused; check base_url and the network",
+        ),
+        (
+            UpstreamFault::Untrusted {
+                host: "api.moonshot.ai".to_owned(),
+                reason: "invalid peer certificate: UnknownIssuer".to_owned(),
+            },
+            "502 upstream_untrusted: expected a certificate of api.moonshot.ai that is vouched for, got: invalid peer \
+             certificate: UnknownIssuer; check base_url, or name the authority in ca_file",
         ),
     ];
     let provider = Provider::new("moonshot", "https://api.moonshot.ai/v1");

@@ -3,7 +3,7 @@
 //! In: a method, a path, the caller's headers, body segments. Out: the head of the provider's reply with its body still
 //! to be read, or an [`UpstreamError`].
 //!
-//! The credential enters here and nowhere else, as a sensitive header value made once. A redirect is a reply like any
+//! The credential enters here and nowhere else, as a sensitive header value, when a request is written. A redirect is a reply like any
 //! other and is never followed, so the credential goes to the configured host alone.
 
 mod arriving;
@@ -13,11 +13,15 @@ mod headers;
 mod link;
 mod pool;
 mod same;
+mod shown;
 mod transport;
+mod trunk;
+mod trunks;
 mod wire;
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -33,10 +37,12 @@ use http_body::{Body, Frame, SizeHint};
 pub(crate) use arriving::{Arriving, Next};
 pub(crate) use decode::{Coding, Decoder};
 pub(crate) use headers::for_client;
+pub(crate) use shown::Field;
 
 use crate::config::{Api, Deadlines, HttpVersion, Mistake, PassThrough, Provider};
 use connect::Connector;
-use transport::Transport;
+use shown::Shown;
+use transport::{Transport, cause};
 
 /// A provider and its pooled connections.
 #[derive(Debug)]
@@ -48,13 +54,13 @@ pub(crate) struct Upstream {
     pub(crate) pass_through: PassThrough,
     base: Uri,
     chat: Uri,
-    credential: Option<(HeaderName, HeaderValue)>,
     headers: Vec<(HeaderName, HeaderValue)>,
     first_byte: Duration,
     /// What else the connections were prepared from; a reload compares it.
     connect: Duration,
     http: HttpVersion,
     ca_file: Option<PathBuf>,
+    address: Option<SocketAddr>,
     transport: Transport,
 }
 
@@ -83,7 +89,7 @@ pub(crate) struct UpstreamError {
 }
 
 /// What happened towards a provider.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UpstreamFault {
     #[error(
         "expected the whole reply, got {received} bytes and then a broken connection; try again"
@@ -95,6 +101,9 @@ pub(crate) enum UpstreamFault {
     BodyTooLarge { max_bytes: usize },
     #[error("expected a reply, got a closed connection; try again")]
     Closed,
+    /// With a connection whose end was told to another request: it is one failure.
+    #[error("expected a reply, got a closed connection; try again")]
+    ClosedToo,
     #[error("expected a reply, got a kept connection that the provider was closing; try again")]
     ClosedWhileKept,
     #[error("expected a connection within {within:?}, got none; check base_url and the network")]
@@ -112,11 +121,26 @@ pub(crate) enum UpstreamFault {
     )]
     NotHttp,
     #[error(
+        "expected the head of a reply within the {left:?} left of the reply deadline, got none; try again, or raise it"
+    )]
+    OutOfTime { left: Duration },
+    #[error("expected a reply, got requests turned away unread; try again")]
+    Refused,
+    #[error(
+        "expected the whole reply within {within:?}, got a part of it; ask for a stream, or raise the reply deadline"
+    )]
+    ReplyTimedOut { within: Duration },
+    #[error(
         "expected the next bytes of the reply within {within:?}, got none; try again, or raise the silence deadline"
     )]
     Silent { within: Duration },
-    #[error("expected a connection, got: {reason}; check base_url, ca_file and the network")]
+    #[error("expected a connection, got: {reason}; check base_url and the network")]
     Unreachable { reason: String },
+    #[error(
+        "expected a certificate of {host} that is vouched for, got: {reason}; check base_url, or name the authority in \
+         ca_file"
+    )]
+    Untrusted { host: String, reason: String },
 }
 
 // === impl Upstream ===
@@ -135,20 +159,10 @@ impl Upstream {
         };
         let base: Uri = base_url.parse().map_err(|_| wrong_url())?;
         let chat = under(&base, "/chat/completions").ok_or_else(wrong_url)?;
-        let credential = match &provider.credential {
-            None => None,
-            Some(credential) => {
-                let value = credential.secret.header_value(&credential.prefix);
-                let value = value.map_err(|source| Mistake::Credential {
-                    provider: name.clone(),
-                    source,
-                })?;
-                Some((credential.header.clone(), value))
-            }
-        };
+        let shown = provider.shown()?.map(Shown::new);
         let connector = Connector::build(provider, deadlines.connect)?;
-        let transport =
-            Transport::new(connector, provider.http, base.clone(), tasks).ok_or_else(wrong_url)?;
+        let transport = Transport::new(connector, (provider.http, shown), base.clone(), tasks);
+        let transport = transport.ok_or_else(wrong_url)?;
         Ok(Self {
             name: name.into(),
             api: provider.api,
@@ -157,12 +171,12 @@ impl Upstream {
             pass_through: provider.pass_through,
             base,
             chat,
-            credential,
             headers: provider.headers.clone(),
             first_byte: deadlines.first_byte,
             connect: deadlines.connect,
             http: provider.http,
             ca_file: provider.ca_file.clone(),
+            address: provider.address,
             transport,
         })
     }
@@ -177,10 +191,10 @@ impl Upstream {
         under(&self.base, path)
     }
 
-    /// What this provider is sent of a caller's fields, and its own. Here the credential enters.
+    /// What this provider is sent of a caller's fields, and its own but for the credential.
     pub(crate) fn fields(&self, given: &HeaderMap) -> Fields {
         let mut headers = headers::for_upstream(given);
-        for (name, value) in self.headers.iter().chain(&self.credential) {
+        for (name, value) in &self.headers {
             headers.insert(name.clone(), value.clone());
         }
         Fields(headers)
@@ -206,6 +220,18 @@ impl Upstream {
             Err(_) => Err(self.fault(UpstreamFault::HeadTimedOut {
                 within: self.first_byte,
             })),
+        }
+    }
+
+    /// Has every request from now on written with another secret, if it goes to the same place in the same field.
+    pub(crate) fn exchange(&self, base_url: &str, (name, value): Field) {
+        let same_place = self.base_url == base_url.trim_end_matches('/');
+        if let Some(shown) = self
+            .transport
+            .shown()
+            .filter(|shown| shown.name == name && same_place)
+        {
+            shown.exchange(value);
         }
     }
 
@@ -328,15 +354,19 @@ impl UpstreamFault {
         match self {
             Self::BodyBroken { .. } => "body_broken",
             Self::BodyTooLarge { .. } => "body_too_large",
-            Self::Closed => "closed",
+            Self::Closed | Self::ClosedToo => "closed",
             Self::ClosedWhileKept => "closed_while_kept",
             Self::ConnectTimedOut { .. } => "connect_timeout",
             Self::EncodingUnknown(_) => "encoding_unknown",
             Self::EncodingWrong => "encoding_wrong",
             Self::HeadTimedOut { .. } => "first_byte_timeout",
             Self::NotHttp => "not_http",
+            Self::OutOfTime { .. } => "out_of_time",
+            Self::Refused => "refused",
+            Self::ReplyTimedOut { .. } => "reply_timeout",
             Self::Silent { .. } => "silent",
             Self::Unreachable { .. } => "unreachable",
+            Self::Untrusted { .. } => "untrusted",
         }
     }
 
@@ -344,7 +374,11 @@ impl UpstreamFault {
     pub(crate) fn timed_out(&self) -> bool {
         matches!(
             self,
-            Self::ConnectTimedOut { .. } | Self::HeadTimedOut { .. } | Self::Silent { .. }
+            Self::ConnectTimedOut { .. }
+                | Self::HeadTimedOut { .. }
+                | Self::OutOfTime { .. }
+                | Self::ReplyTimedOut { .. }
+                | Self::Silent { .. }
         )
     }
 }

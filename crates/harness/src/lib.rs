@@ -79,6 +79,10 @@ pub trait Harness: Debug + Send + Sync {
     /// Everything that is wrong with what was given.
     fn config(&self, request: &Request<'_>) -> Result<Configuration, Mistakes>;
 
+    /// How its own program, in the package directory, is asked whether it takes a configuration;
+    /// `None` if it cannot be asked.
+    fn trial(&self, package: &Path) -> Option<Trial>;
+
     /// How it is started.
     fn launch(&self, task: &Task<'_>, place: &Place<'_>) -> Option<Launch>;
 
@@ -147,6 +151,28 @@ pub struct Launch {
     pub arguments: Vec<String>,
     /// Variables to set; of others it needs the search path alone.
     pub variables: Vec<(&'static str, String)>,
+}
+
+/// How a harness's own program is asked whether it takes the configuration in its home.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    /// The program, by its name on the search path.
+    pub program: &'static str,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Where programs are that come with the package, to be looked through first.
+    pub programs: Vec<PathBuf>,
+    /// Reads what it printed: what it objects to; `None` if that is no answer.
+    pub verdict: fn(&str) -> Option<Vec<Objection>>,
+}
+
+/// What a harness's own program does not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Objection {
+    /// Where, in the harness's own notation; empty for the whole of it.
+    pub at: String,
+    /// What is wrong there.
+    pub message: String,
 }
 
 /// How to see that a harness lives.

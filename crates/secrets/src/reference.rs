@@ -2,15 +2,13 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use zeroize::Zeroizing;
-
+use crate::keyring::{self, Account, KeyringError};
+use crate::secret::{MAX_FILE_BYTES, ReadError};
 use crate::{Secret, TextError};
-
-/// The largest file that is taken for a secret, in bytes, its trailing newline included.
-pub const MAX_FILE_BYTES: usize = 64 * 1024;
 
 /// Where a secret comes from. Holds no plaintext, so it may be printed and stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,7 +23,30 @@ pub enum SecretRef {
         /// Its path.
         path: PathBuf,
     },
+    /// The keyring of the user's session, under the service `farrier`.
+    Keyring {
+        /// The account.
+        account: Account,
+    },
+    /// A key of a Kubernetes Secret. Nothing in this crate can ask a cluster for it: that is the operator's, which
+    /// resolves it before anything else sees it. Everywhere else it is refused.
+    Kubernetes {
+        /// Where the Secret is.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Which of its keys.
+        key: String,
+    },
 }
+
+/// Why a text is no reference. The text is not repeated: people paste keys where references are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "expected env:VARIABLE, file:PATH, keyring:ACCOUNT or kubernetes:NAMESPACE/NAME/KEY, got something else, \
+     which is not repeated"
+)]
+pub struct RefError;
 
 /// A secret, and what the caller should tell its user about where it was found.
 #[derive(Debug)]
@@ -53,11 +74,28 @@ pub enum SecretError {
     /// Anyone on the machine can read the file.
     #[error(transparent)]
     Exposed(SecretFileMode),
+    /// The keyring has none, or would not give it.
+    #[error("cannot take keyring:{account}")]
+    Keyring {
+        /// The account.
+        account: Account,
+        /// Why.
+        source: KeyringError,
+    },
     /// A directory, pipe or device.
     #[error("expected a regular file, got something else at {}", path.display())]
     NotAFile {
         /// What the reference names.
         path: PathBuf,
+    },
+    /// Nobody here can ask a cluster.
+    #[error(
+        "expected a cluster whose operator fetches {origin}, got a process outside of one; \
+         mount the Secret and name its file, file:PATH"
+    )]
+    NoCluster {
+        /// The reference.
+        origin: SecretRef,
     },
     /// The bytes are not UTF-8.
     #[error("expected UTF-8 text in {origin}, got other bytes")]
@@ -128,6 +166,16 @@ impl SecretRef {
                 })
             }
             Self::File { path } => self.resolve_file(path),
+            Self::Keyring { account } => Ok(Resolved {
+                secret: keyring::take(account).map_err(|source| SecretError::Keyring {
+                    account: account.clone(),
+                    source,
+                })?,
+                warning: None,
+            }),
+            Self::Kubernetes { .. } => Err(SecretError::NoCluster {
+                origin: self.clone(),
+            }),
         }
     }
 
@@ -145,23 +193,20 @@ impl SecretRef {
         let file = File::open(path).map_err(unreadable)?;
         let warning = exposure(path, &file.metadata().map_err(unreadable)?)?;
 
-        // Exact capacity: a growing buffer would leave copies behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE_BYTES + 1));
-        file.take(MAX_FILE_BYTES as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(unreadable)?;
-        if bytes.len() > MAX_FILE_BYTES {
-            return Err(SecretError::TooLarge {
+        let secret = Secret::read(file).map_err(|error| match error {
+            ReadError::Io(source) => unreadable(source),
+            ReadError::NotText => SecretError::NotText {
+                origin: self.clone(),
+            },
+            ReadError::Text(source) => SecretError::Text {
+                origin: self.clone(),
+                source,
+            },
+            ReadError::TooLarge => SecretError::TooLarge {
                 path: path.to_owned(),
-            });
-        }
-        let text = std::str::from_utf8(&bytes).map_err(|_invalid| SecretError::NotText {
-            origin: self.clone(),
+            },
         })?;
-        Ok(Resolved {
-            secret: self.secret(without_newline(text).to_owned())?,
-            warning,
-        })
+        Ok(Resolved { secret, warning })
     }
 
     fn secret(&self, text: String) -> Result<Secret, SecretError> {
@@ -177,16 +222,64 @@ impl fmt::Display for SecretRef {
         match self {
             Self::Env { name } => write!(f, "env:{name}"),
             Self::File { path } => write!(f, "file:{}", path.display()),
+            Self::Keyring { account } => write!(f, "keyring:{account}"),
+            Self::Kubernetes {
+                namespace,
+                name,
+                key,
+            } => write!(f, "kubernetes:{namespace}/{name}/{key}"),
         }
     }
 }
 
-/// Takes away one trailing newline, which editors and `echo` add.
-fn without_newline(text: &str) -> &str {
-    let Some(line) = text.strip_suffix('\n') else {
-        return text;
-    };
-    line.strip_suffix('\r').unwrap_or(line)
+/// The inverse of `Display`.
+impl FromStr for SecretRef {
+    type Err = RefError;
+
+    fn from_str(text: &str) -> Result<Self, RefError> {
+        let (kind, rest) = text.split_once(':').ok_or(RefError)?;
+        match kind {
+            "env" if is_variable(rest) => Ok(Self::Env {
+                name: rest.to_owned(),
+            }),
+            "file" if !rest.is_empty() && !rest.contains('\0') => {
+                Ok(Self::File { path: rest.into() })
+            }
+            "keyring" => Ok(Self::Keyring {
+                account: rest.parse().map_err(|_invalid| RefError)?,
+            }),
+            "kubernetes" => {
+                let mut parts = rest.split('/');
+                let mut part = || {
+                    let part = parts.next().filter(|part| is_object_name(part));
+                    part.map(str::to_owned).ok_or(RefError)
+                };
+                let (namespace, name, key) = (part()?, part()?, part()?);
+                match parts.next() {
+                    None => Ok(Self::Kubernetes {
+                        namespace,
+                        name,
+                        key,
+                    }),
+                    Some(_) => Err(RefError),
+                }
+            }
+            _ => Err(RefError),
+        }
+    }
+}
+
+/// Capitals, digits and underscores: what names of variables look like, and keys do not.
+fn is_variable(text: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    text.starts_with(|first: char| first.is_ascii_uppercase() || first == '_')
+        && text.bytes().all(known)
+}
+
+/// What names of Kubernetes' objects and of keys in them are made of.
+fn is_object_name(text: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    (1..=253).contains(&text.len()) && text.bytes().all(known)
 }
 
 #[cfg(unix)]
@@ -259,6 +352,50 @@ mod tests {
         assert_eq!(
             format!("{env} {file}"),
             "env:MOONSHOT_API_KEY file:/run/secrets/key"
+        );
+    }
+
+    #[test]
+    fn a_reference_is_read_as_it_is_shown() {
+        for text in [
+            "env:MOONSHOT_API_KEY",
+            "file:/run/secrets/a key",
+            "file:../key",
+            "keyring:openai.OPENAI_API_KEY",
+            "kubernetes:team-a/model-keys/OPENAI_API_KEY",
+        ] {
+            assert_eq!(text.parse::<SecretRef>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_reference_is_not_repeated() {
+        for text in [
+            "sk-canary-7f3a",
+            "env:sk-canary-7f3a",
+            "env:",
+            "file:",
+            "keyring:",
+            "keyring:a b",
+            "kubernetes:canary/b",
+            "kubernetes:canary/b/c/d",
+            "kubernetes://canary",
+            "vault:canary",
+            "",
+        ] {
+            let error = text.parse::<SecretRef>().unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("canary"));
+        }
+    }
+
+    #[test]
+    fn a_kubernetes_secret_is_refused_outside_of_a_cluster_with_what_to_do() {
+        let reference: SecretRef = "kubernetes:ns/keys/KEY".parse().unwrap();
+        let error = reference.resolve(&no_env).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "expected a cluster whose operator fetches kubernetes:ns/keys/KEY, got a process outside of one; \
+             mount the Secret and name its file, file:PATH"
         );
     }
 

@@ -1,10 +1,14 @@
 //! The plaintext and the few things that may be done with it.
 
 use std::fmt;
+use std::io::{self, Read};
 
 use http::HeaderValue;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
+
+/// The longest text that is taken for a secret, in bytes, its trailing newline included.
+pub const MAX_FILE_BYTES: usize = 64 * 1024;
 
 /// One line of secret text, overwritten when dropped.
 ///
@@ -31,6 +35,25 @@ impl Secret {
             return Err(TextError::Padded);
         }
         Ok(Self(plaintext))
+    }
+
+    /// Takes a plaintext over from a file or a pipe, to its end. One trailing newline (`\n` or `\r\n`), which editors and
+    /// `echo` add, is not part of it. Blocks for as long as the reader does.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; what was read is overwritten all the same.
+    pub fn read(from: impl Read) -> Result<Self, ReadError> {
+        // Exact capacity: a growing buffer would leave copies behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE_BYTES + 1));
+        from.take(MAX_FILE_BYTES as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(ReadError::Io)?;
+        if bytes.len() > MAX_FILE_BYTES {
+            return Err(ReadError::TooLarge);
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|_invalid| ReadError::NotText)?;
+        Self::new(without_newline(text).to_owned()).map_err(ReadError::Text)
     }
 
     /// Reads the plaintext. The single place where it leaves the type: whoever calls this answers
@@ -81,6 +104,31 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(***)")
     }
+}
+
+/// Takes away one trailing newline.
+fn without_newline(text: &str) -> &str {
+    let Some(line) = text.strip_suffix('\n') else {
+        return text;
+    };
+    line.strip_suffix('\r').unwrap_or(line)
+}
+
+/// Why what was read cannot be a secret. Says nothing of what it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The operating system would not go on.
+    #[error("cannot be read")]
+    Io(#[source] io::Error),
+    /// The bytes are not UTF-8.
+    #[error("expected UTF-8 text, got other bytes")]
+    NotText,
+    /// The text cannot be a secret.
+    #[error(transparent)]
+    Text(TextError),
+    /// More than [`MAX_FILE_BYTES`].
+    #[error("expected at most {MAX_FILE_BYTES} bytes, got more")]
+    TooLarge,
 }
 
 /// Why a text cannot be a secret. Says nothing of the text itself.

@@ -1,11 +1,12 @@
 //! Sockets in, answered connections out; then the drain.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,10 +18,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep};
 use tracing::{debug, warn};
 
 use crate::quiet::Quiet;
 use crate::stall::Stalling;
+use crate::streams::{Doing, Streams};
+use crate::untaken::{Noted, Watching};
 use crate::{BoxError, Limits, Tracker};
 
 /// Bound sockets that do not accept yet: their addresses are known before anything is served.
@@ -93,29 +97,45 @@ impl Listener {
     where
         S: Fn(Peer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let places = Arc::new(Semaphore::new(limits.max_connections));
-        let Limits {
-            drain,
-            max_connections,
-            ..
-        } = limits;
-        let acceptor = Acceptor {
+        let answering = Answering {
             http: http(&limits, tracker),
-            limits,
-            places: Arc::clone(&places),
+            limits: limits.clone(),
             tracker: tracker.clone(),
             service,
         };
-        for (addr, socket) in self.sockets {
-            drop(tracker.spawn(acceptor.clone().accept_all(addr, socket)));
-        }
-        drop(acceptor);
+        let connection = move |peer, stream| answering.clone().drive(stream, peer);
+        self.serve_streams(connection, &limits, tracker, shutdown)
+            .await
+    }
+
+    /// As [`serve`](Self::serve), for connections that are not, or not only, HTTP: `connection` is one of them, from its
+    /// first byte to its last. It is to heed [`Tracker::draining`], and bounds its own waits; of `limits` only
+    /// `max_connections` and `drain` count.
+    pub async fn serve_streams<C, F>(
+        self,
+        connection: C,
+        limits: &Limits,
+        tracker: &Tracker,
+        shutdown: impl Future<Output = ()>,
+    ) -> Drained
+    where
+        C: Fn(Peer, TcpStream) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let max_connections = limits.max_connections.min(Semaphore::MAX_PERMITS);
+        let places = Arc::new(Semaphore::new(max_connections));
+        let acceptor = Acceptor {
+            connection,
+            places: Arc::clone(&places),
+            tracker: tracker.clone(),
+        };
+        drop(tracker.spawn(acceptor.accept_all(self.sockets)));
         shutdown.await;
         tracker.drain();
-        if tracker.idle(drain).await == 0 {
+        if tracker.idle(limits.drain).await == 0 {
             return Drained::default();
         }
         let cut = max_connections - places.available_permits();
@@ -128,31 +148,32 @@ impl Listener {
 
 // === impl Acceptor ===
 
-/// What each accept loop holds.
-#[derive(Clone)]
-struct Acceptor<S> {
-    http: auto::Builder<Tracker>,
-    limits: Limits,
+/// What the accept loop holds.
+struct Acceptor<C> {
+    connection: C,
     places: Arc<Semaphore>,
     tracker: Tracker,
-    service: S,
 }
 
-impl<S, F, B> Acceptor<S>
+impl<C, F> Acceptor<C>
 where
-    S: Fn(Peer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    C: Fn(Peer, TcpStream) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
 {
-    async fn accept_all(self, listener: SocketAddr, socket: TcpListener) {
+    /// Accepts from all sockets, in one loop: a place is taken before a connection is, and waits for whichever comes
+    /// first. A loop for each socket would keep a place for each, and with few places some would never be served.
+    async fn accept_all(self, sockets: Vec<(SocketAddr, TcpListener)>) {
+        let mut first = 0;
         let accepting = async {
             loop {
                 // Closed only with the last clone of `places`, one of which is ours.
                 let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
                     return;
                 };
-                match socket.accept().await {
+                let (at, accepted) = poll_fn(|cx| poll_accept_any(&sockets, first, cx)).await;
+                let listener = sockets[at].0;
+                first = at + 1; // the others have their turn
+                match accepted {
                     Ok((stream, remote)) => self.admit(stream, Peer { listener, remote }, place),
                     Err(error) => {
                         // Out of descriptors, or a peer that left already: neither is cured by trying at once.
@@ -172,13 +193,47 @@ where
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "connection refuses TCP_NODELAY");
         }
-        let connection = self.clone().drive(stream, peer);
+        let connection = (self.connection)(peer, stream);
         drop(self.tracker.spawn(async move {
             connection.await;
             drop(place);
         }));
     }
+}
 
+/// The first connection that waits at any of the sockets, beginning with one of them, and at which.
+fn poll_accept_any(
+    sockets: &[(SocketAddr, TcpListener)],
+    first: usize,
+    cx: &mut Context<'_>,
+) -> Poll<(usize, io::Result<(TcpStream, SocketAddr)>)> {
+    for turn in 0..sockets.len() {
+        let at = (first + turn) % sockets.len();
+        if let Poll::Ready(accepted) = sockets[at].1.poll_accept(cx) {
+            return Poll::Ready((at, accepted));
+        }
+    }
+    Poll::Pending
+}
+
+// === impl Answering ===
+
+/// What each HTTP connection holds.
+#[derive(Clone)]
+struct Answering<S> {
+    http: auto::Builder<Watching>,
+    limits: Limits,
+    tracker: Tracker,
+    service: S,
+}
+
+impl<S, F, B> Answering<S>
+where
+    S: Fn(Peer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
     /// One connection, from its first byte to its last.
     async fn drive(self, stream: TcpStream, peer: Peer) {
         let Self {
@@ -186,22 +241,23 @@ where
             limits,
             tracker,
             service,
-            ..
         } = self;
-        let asked = Arc::new(AtomicBool::new(false));
+        let streams = Streams::default();
         let answer = {
-            let asked = Arc::clone(&asked);
-            service_fn(move |request| {
-                asked.store(true, Ordering::Relaxed);
+            let streams = streams.clone();
+            service_fn(move |request: Request<Incoming>| {
+                let open = streams.asked(request.version());
                 // Boxed, since it is moved twice before it runs, and its room would stay with the connection.
                 let answered = Box::pin(service(peer, request));
-                async move { Ok::<_, Infallible>(answered.await) }
+                async move {
+                    let reply = answered.await;
+                    Ok::<_, Infallible>(reply.map(|body| Noted::new(body, open)))
+                }
             })
         };
         let io = TokioIo::new(Stalling::new(stream, limits.write_stall));
         let mut connection = std::pin::pin!(http.serve_connection(io, answer));
-        // The parser's own timer starts only once the HTTP version is known, that is with the first bytes.
-        let mut silent = std::pin::pin!(tokio::time::sleep(limits.header_read));
+        let mut watch = Watch::new(&limits);
         let mut drain = std::pin::pin!(Quiet::new(Box::pin(tracker.draining())));
         let mut draining = false;
         loop {
@@ -217,17 +273,75 @@ where
                     draining = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = silent.as_mut(), if !asked.load(Ordering::Relaxed) => {
-                    debug!(remote = %peer.remote, "no request in time");
-                    return;
+                () = watch.timer.as_mut(), if watch.goes_on => match watch.look(streams.doing()) {
+                    Verdict::Stay => {}
+                    Verdict::Finish => connection.as_mut().graceful_shutdown(),
+                    Verdict::Close => {
+                        debug!(remote = %peer.remote, "no request in time");
+                        return;
+                    }
                 }
             }
         }
     }
 }
 
-fn http(limits: &Limits, tracker: &Tracker) -> auto::Builder<Tracker> {
-    let mut http = auto::Builder::new(tracker.clone());
+// === impl Watch ===
+
+/// Looks after a connection on which nothing is asked. HTTP/1.1's parser has a timer of its own, which starts only once
+/// the version is known, that is with the first bytes; HTTP/2's has none, and its pings keep a connection up for ever.
+struct Watch {
+    timer: Pin<Box<Sleep>>,
+    /// From accept to the first request, and between two.
+    idle: Duration,
+    /// For a connection that was told to finish.
+    finish: Duration,
+    finishing: bool,
+    goes_on: bool,
+}
+
+/// What becomes of a connection.
+enum Verdict {
+    Close,
+    /// It may bring to an end what it has.
+    Finish,
+    Stay,
+}
+
+impl Watch {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            timer: Box::pin(tokio::time::sleep(limits.header_read)),
+            idle: limits.header_read,
+            finish: limits.write_stall,
+            finishing: false,
+            goes_on: true,
+        }
+    }
+
+    fn look(&mut self, doing: Doing) -> Verdict {
+        let (verdict, again) = match doing {
+            Doing::Other => {
+                self.goes_on = false;
+                return Verdict::Stay;
+            }
+            Doing::Waiting => return Verdict::Close,
+            Doing::Streaming => (Verdict::Stay, self.idle),
+            Doing::Idle(_) if self.finishing => return Verdict::Close,
+            Doing::Idle(idle) if idle < self.idle => (Verdict::Stay, self.idle - idle),
+            Doing::Idle(_) => {
+                self.finishing = true;
+                (Verdict::Finish, self.finish)
+            }
+        };
+        self.timer.as_mut().reset(Instant::now() + again);
+        verdict
+    }
+}
+
+fn http(limits: &Limits, tracker: &Tracker) -> auto::Builder<Watching> {
+    let watching = Watching::new(tracker.clone(), limits.write_stall);
+    let mut http = auto::Builder::new(watching);
     let header_bytes = limits.max_header_bytes.max(Limits::MIN_HEADER_BYTES);
     let mut http1 = http.http1();
     http1

@@ -13,14 +13,16 @@ use tokio::time::Sleep;
 
 /// Fails a write that the peer does not take within `stall`. Reads are untouched.
 #[derive(Debug)]
-pub(crate) struct Stalling<S> {
+pub struct Stalling<S> {
     stream: S,
     stall: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Stalling<S> {
-    pub(crate) fn new(stream: S, stall: Duration) -> Self {
+    /// Nothing is waiting yet.
+    #[must_use]
+    pub fn new(stream: S, stall: Duration) -> Self {
         Self {
             stream,
             stall,

@@ -62,7 +62,8 @@ pub(crate) struct Reasoning {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Calls {
-    /// Slots: `tool`, `n` (running count of calls in the conversation).
+    /// Slots: `tool`, and one of `n` (running count of calls in the conversation) and `call` (count in the round, so
+    /// that ids come again, as some servers have it).
     pub(crate) id: Template,
     /// Ids that begin so are taken for the next open call, whatever follows.
     pub(crate) tolerated_id_prefixes: Vec<String>,
@@ -227,7 +228,7 @@ impl Sheet {
                 Some(&self.reasoning.text),
                 &["conversation", "turn", "round"],
             ),
-            ("/calls/id", Some(&self.calls.id), &["tool", "n"]),
+            ("/calls/id", Some(&self.calls.id), &["tool", "n", "call"]),
             (
                 "/calls/split/id",
                 Some(&self.calls.split.id),
@@ -303,7 +304,11 @@ impl Sheet {
                 marker.is_empty() || !says_marker(&thought.render(&[])),
                 "a text without the marker of final answers",
             ),
-            ("/calls/id", self.calls.id.has("n"), "the slot n"),
+            (
+                "/calls/id",
+                self.calls.id.has("n") || self.calls.id.has("call"),
+                "the slot n, or call",
+            ),
             (
                 "/script/rounds",
                 self.script.rounds <= MOST_ROUNDS,
@@ -417,7 +422,7 @@ mod tests {
         let error = Persona::named("kimi-k26").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "expected a persona (kimi-k2.6, kimi-k2.6-picky, kimi-k2.6-vllm), got \"kimi-k26\"; the nearest is kimi-k2.6"
+            "expected a persona (kimi-k2.6, kimi-k2.6-picky, kimi-k2.6-repeating, kimi-k2.6-vllm), got \"kimi-k26\"; the nearest is kimi-k2.6"
         );
         assert_eq!(Persona::named("zzz").unwrap_err().nearest, None);
     }
@@ -427,7 +432,11 @@ mod tests {
         let good = EMBEDDED[0].1;
         let cases = [
             ("{tool}:{n}", "{tool}:{m}", "unknown slot {m} at /calls/id"),
-            ("{tool}:{n}", "{tool}", "expected the slot n at /calls/id"),
+            (
+                "{tool}:{n}",
+                "{tool}",
+                "expected the slot n, or call at /calls/id",
+            ),
             (
                 "\"rounds\": 3",
                 "\"rounds\": 1001",

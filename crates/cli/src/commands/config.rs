@@ -3,6 +3,8 @@
 //! There is a subcommand for each harness, made from what the harness says of itself: its name, what it is about, its
 //! settings. A new one needs nothing here.
 
+mod trial;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -69,6 +71,9 @@ struct Common {
     /// The package directory of the installed harness [default: that of the one on the search path]
     #[arg(long, value_name = "DIR", conflicts_with = "harness_version")]
     package: Option<PathBuf>,
+    /// Have the installed harness say whether it takes the configuration, before anything is written
+    #[arg(long, conflicts_with = "harness_version")]
+    validate: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -78,6 +83,7 @@ struct Common {
 struct Report<'a> {
     harness: &'a str,
     version: Option<&'a str>,
+    validated: bool,
     written: bool,
     files: Vec<Shown<'a>>,
     notes: &'a [String],
@@ -89,6 +95,13 @@ struct Shown<'a> {
     changes: bool,
     before: Option<&'a str>,
     after: &'a str,
+}
+
+/// An installed harness.
+#[derive(Debug)]
+struct Installed {
+    package: PathBuf,
+    version: String,
 }
 
 /// The route, and what applies to it.
@@ -160,7 +173,9 @@ impl FromArgMatches for Command {
 
 pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<ExitCode, Failure> {
     let settings = command.read_files()?;
-    let version = command.version(context)?;
+    let installed = command.installed(context)?;
+    let given = command.common.harness_version.as_deref();
+    let version = given.or_else(|| installed.as_ref().map(|installed| &*installed.version));
     let target = command.target(context)?;
     let from_env = command.common.from_env;
     let look = |setting: &'static Setting| {
@@ -177,7 +192,7 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<ExitCode, 
         route: &target.route,
         registry: &target.registry,
         look: &look,
-        version: version.as_deref(),
+        version,
     });
     let configuration = configuration.map_err(|mistakes| {
         mistakes
@@ -189,7 +204,18 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<ExitCode, 
     })?;
     match command.directory(context)? {
         None => print(&configuration, context),
-        Some(directory) => command.write(configuration, &directory, version.as_deref(), context),
+        Some(directory) => {
+            let edited = if command.common.accept_edits {
+                Edited::Accept
+            } else {
+                Edited::Refuse
+            };
+            let plan = configuration.plan(&directory, edited).map_err(of_refusal)?;
+            if command.common.validate {
+                command.validate(&plan, installed.as_ref(), context)?;
+            }
+            command.write(&plan, version, context)
+        }
     }
 }
 
@@ -208,14 +234,37 @@ impl Command {
         self.settings.iter().map(read).collect()
     }
 
-    fn version(&self, context: &Context<'_>) -> Result<Option<String>, Failure> {
+    /// What is installed: in the package that was named, else on the search path, unless it is said what to write for.
+    fn installed(&self, context: &Context<'_>) -> Result<Option<Installed>, Failure> {
         let common = &self.common;
         if let Some(package) = &common.package {
-            let version = self.harness.version(package);
-            return version.map(Some).map_err(|error| of_error(&error));
+            let version = self
+                .harness
+                .version(package)
+                .map_err(|error| of_error(&error))?;
+            let package = package.clone();
+            return Ok(Some(Installed { package, version }));
         }
-        let on_path = || installed(self.harness, &context.env.variable("PATH")?);
-        Ok(common.harness_version.clone().or_else(on_path))
+        if common.harness_version.is_some() {
+            return Ok(None);
+        }
+        let search_path = context.env.variable("PATH");
+        Ok(search_path.and_then(|path| installed(self.harness, &path)))
+    }
+
+    fn validate(
+        &self,
+        plan: &Plan,
+        installed: Option<&Installed>,
+        context: &Context<'_>,
+    ) -> Result<(), Failure> {
+        let Some(Installed { package, .. }) = installed else {
+            let name = self.harness.name();
+            let message = format!("expected an installed {name} on the search path, got none");
+            return Err(Failure::user(message).hint("say with --package where it is"));
+        };
+        let search_path = context.env.variable("PATH");
+        trial::hold(self.harness, package, &plan.changes, search_path)
     }
 
     fn target(&self, context: &Context<'_>) -> Result<Target, Failure> {
@@ -259,24 +308,17 @@ impl Command {
 
     fn write(
         &self,
-        configuration: Configuration,
-        directory: &Path,
+        plan: &Plan,
         version: Option<&str>,
         context: &Context<'_>,
     ) -> Result<ExitCode, Failure> {
         let Common {
-            accept_edits,
             dry_run,
             diff,
             json,
+            validate,
             ..
         } = self.common;
-        let edited = if accept_edits {
-            Edited::Accept
-        } else {
-            Edited::Refuse
-        };
-        let plan = configuration.plan(directory, edited).map_err(of_refusal)?;
         plan.notes
             .iter()
             .for_each(|note| context.notices.warn(note));
@@ -287,6 +329,7 @@ impl Command {
             context.output.json(&Report {
                 harness: self.harness.name(),
                 version,
+                validated: validate,
                 written: !dry_run && !plan.is_current(),
                 files: plan.changes.iter().map(Shown::of).collect(),
                 notes: &plan.notes,
@@ -297,7 +340,7 @@ impl Command {
                 (true, false) => "would be written",
                 (false, false) => "written",
             };
-            tell(&plan, what, diff, context)?;
+            tell(plan, what, diff, context)?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -365,17 +408,17 @@ fn from_env(context: &Context<'_>) -> Result<Target, Failure> {
     })
 }
 
-/// The version of the harness that the search path leads to: its program is in its package.
-fn installed(harness: &dyn Harness, search_path: &str) -> Option<String> {
+/// The harness that the search path leads to: its program is in its package.
+fn installed(harness: &dyn Harness, search_path: &str) -> Option<Installed> {
     let programs = std::env::split_paths(search_path).map(|dir| dir.join(harness.name()));
     let program = programs
         .filter_map(|path| path.canonicalize().ok())
         .next()?;
-    program
-        .ancestors()
-        .skip(1)
-        .take(4)
-        .find_map(|package| harness.version(package).ok())
+    program.ancestors().skip(1).take(4).find_map(|package| {
+        let version = harness.version(package).ok()?;
+        let package = package.to_owned();
+        Some(Installed { package, version })
+    })
 }
 
 fn of_refusal(refusal: Refusal) -> Failure {

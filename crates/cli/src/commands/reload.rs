@@ -18,10 +18,10 @@ use crate::runtime;
 pub(crate) struct Which {
     /// The configuration it runs with [default: ./farrier.toml, else $XDG_CONFIG_HOME/farrier/farrier.toml]
     #[arg(long, value_name = "FILE", conflicts_with = "socket")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// Its control socket, if it was started with one of its own
     #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
+    pub(super) socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -159,7 +159,7 @@ impl Found {
 }
 
 /// Sockets of other gateways, of those that run and perhaps of some that were killed.
-fn others(context: &Context<'_>) -> Vec<String> {
+pub(super) fn others(context: &Context<'_>) -> Vec<String> {
     let directories = config::control_directories(context.env);
     let mut found: Vec<String> = directories
         .filter_map(|directory| std::fs::read_dir(directory).ok())

@@ -126,7 +126,8 @@ fn options(arguments: &Arguments, context: &Context<'_>) -> Result<Options, Fail
         })?;
     }
     if let Some(reference) = &arguments.bearer {
-        let secret = reference_to_secret(reference)?.resolve(&|name| context.env.variable(name));
+        let secret =
+            reference_to_secret(reference, "--bearer")?.resolve(&|name| context.env.variable(name));
         let secret = secret.map_err(|error| Failure::user(with_causes(&error)))?;
         options.bearer = Some(Bearer::new(secret.expose()));
     }
@@ -134,16 +135,16 @@ fn options(arguments: &Arguments, context: &Context<'_>) -> Result<Options, Fail
 }
 
 /// What it is not, is not repeated: it may be a key.
-fn reference_to_secret(text: &str) -> Result<SecretRef, Failure> {
+pub(super) fn reference_to_secret(text: &str, flag: &str) -> Result<SecretRef, Failure> {
     match text.split_once(':') {
         Some(("env", name)) if !name.is_empty() => Ok(SecretRef::Env {
             name: name.to_owned(),
         }),
         Some(("file", path)) if !path.is_empty() => Ok(SecretRef::File { path: path.into() }),
-        _ => Err(
-            Failure::usage("expected env:NAME or file:PATH for --bearer, got another text")
-                .hint("keys do not belong on the command line, where other users can see them"),
-        ),
+        _ => Err(Failure::usage(format!(
+            "expected env:NAME or file:PATH for {flag}, got another text"
+        ))
+        .hint("keys do not belong on the command line, where other users can see them")),
     }
 }
 

@@ -20,7 +20,9 @@ use tracing::{info, warn};
 
 use super::Context;
 use crate::config::{self, Mistake, Overrides, Ready, TraceText};
+use crate::egress::{Proxies, Reins};
 use crate::failure::{Failure, Notices};
+use crate::hardening;
 use crate::log::Log;
 use crate::reloading::{Origin, Reloading};
 use crate::runtime::{self, Hangups, Signals};
@@ -53,6 +55,7 @@ pub(crate) struct Arguments {
 #[derive(Debug)]
 struct Started<'a> {
     bound: Bound,
+    proxies: Proxies,
     ledger: Arc<dyn Ledger>,
     socket: Option<Socket>,
     reloading: Reloading<'a>,
@@ -68,6 +71,8 @@ struct Ears {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context<'_>) -> Result<ExitCode, Failure> {
     arguments.log.to_stderr(context);
+    // Before the first secret is read.
+    hardening::forbid_core_dumps()?;
     runtime::run(async {
         let ears = Ears {
             signals: Signals::watch()?,
@@ -88,6 +93,10 @@ async fn start<'a>(arguments: &Arguments, context: &Context<'a>) -> Result<Start
     };
     let examined = config::examine(arguments.config.as_deref(), context.env, &overrides)?;
     let file = examined.file.clone();
+    let (egress, credentials) = (
+        examined.egress().to_vec(),
+        examined.credentials(context.env),
+    );
     if arguments.trace_text.is_some() && !examined.traces() {
         return Err(
             Failure::usage("expected --trace-dir with --trace-text, got none")
@@ -96,12 +105,13 @@ async fn start<'a>(arguments: &Arguments, context: &Context<'a>) -> Result<Start
     }
     let warnings = examined.warnings.iter();
     warnings.for_each(|warning| notices.warn(&warning.shown(&file)));
-    let origin = Origin {
+    let mut origin = Origin {
         file: file.clone(),
         env: context.env.clone(),
         overrides,
         ledger: examined.ledger.clone(),
         listener: examined.listener().clone(),
+        egress: Reins::default(),
     };
     let (sources, watches) = (examined.sources.clone(), examined.watches());
     let refused = |mistakes: Vec<Mistake>| {
@@ -119,6 +129,9 @@ async fn start<'a>(arguments: &Arguments, context: &Context<'a>) -> Result<Start
         StartError::Config(wrong) => refused(lines.placed(&wrong)),
         other => other.into(),
     })?;
+    let proxies = Proxies::bind(&egress, credentials, context.env).await?;
+    origin.egress = proxies.reins();
+    summary.extend(proxies.told());
     let socket = control_socket(arguments.socket.as_deref(), &file, context)?;
     let reached = socket.as_ref().map(|socket| socket.path().display());
     summary.extend(reached.map(|path| ("control", path.to_string())));
@@ -142,6 +155,7 @@ async fn start<'a>(arguments: &Arguments, context: &Context<'a>) -> Result<Start
             (log, notices),
         ),
         bound,
+        proxies,
         ledger,
         socket,
         life,
@@ -177,6 +191,7 @@ async fn serve(
 ) -> Result<ExitCode, Failure> {
     let Started {
         bound,
+        proxies,
         ledger,
         socket,
         reloading,
@@ -200,7 +215,7 @@ async fn serve(
     let ended = tokio::select! {
         biased;
         // How it went is in the log.
-        Drained { .. } = bound.run(life.draining()) => Ok(()),
+        (Drained { .. }, ()) = async { tokio::join!(bound.run(life.draining()), proxies.run(&life)) } => Ok(()),
         () = second_signal(&mut signals, &life, log, notices) => {
             Err(Failure::user("cut by a second signal"))
         }

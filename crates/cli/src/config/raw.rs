@@ -4,6 +4,7 @@
 //! apart; `docs/configuration.md` is held to the same rows by a test.
 
 mod care;
+mod egress;
 mod ledger;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use super::given::Absent::{Means, Required};
 use super::given::{At, Given, Key, Reading};
 
 pub(super) use care::{RawBreaker, RawFallback, RawPerCaller, RawRetry};
+pub(super) use egress::RawEgress;
 pub(super) use ledger::RawLedger;
 
 /// The whole file.
@@ -30,6 +32,7 @@ pub(super) struct RawFile {
     pub(super) clients: Vec<At<RawClient>>,
     pub(super) providers: Vec<At<RawProvider>>,
     pub(super) routes: Vec<At<RawRoute>>,
+    pub(super) egress: Vec<At<RawEgress>>,
     pub(super) ledger: RawLedger,
     pub(super) registry: RawRegistry,
     pub(super) trace: Option<At<RawTrace>>,
@@ -184,7 +187,7 @@ const FILE: &[Key<RawFile>] = &[
         name: "provider",
         also: &["providers", "upstream"],
         takes: "tables",
-        absent: Means("the gateway does not start"),
+        absent: Means("those that are stored; without any the gateway does not start"),
         doc: "An upstream account.",
         read: |raw, given| raw.providers = given.tables(PROVIDER),
     },
@@ -195,6 +198,14 @@ const FILE: &[Key<RawFile>] = &[
         absent: Means("no model is known, other `/v1` requests go to the only provider"),
         doc: "A model name and the provider it leads to.",
         read: |raw, given| raw.routes = given.tables(ROUTE),
+    },
+    Key {
+        name: "egress",
+        also: &["sandbox", "sandboxes"],
+        takes: "tables",
+        absent: Means("no proxy runs"),
+        doc: "A proxy through which a sandbox reaches the world, without holding a key.",
+        read: |raw, given| raw.egress = given.tables(egress::EGRESS),
     },
     Key {
         name: "ledger",
@@ -361,7 +372,7 @@ const DEADLINES: &[Key<RawDeadlines>] = &[
         also: &["total"],
         takes: "a time",
         absent: Means("`\"10m\"`"),
-        doc: "From a request's head until the head of its reply, over all attempts and fallbacks.",
+        doc: "From a request's head until the head of its reply, over all attempts and fallbacks; a reply that is read whole to be rewritten is read within it too.",
         read: |raw, given| raw.reply = given.duration(WAIT),
     },
     Key {
@@ -385,7 +396,7 @@ const DEADLINES: &[Key<RawDeadlines>] = &[
         also: &[],
         takes: "a time",
         absent: Means("`\"2m\"`"),
-        doc: "How long a client may leave written bytes untaken.",
+        doc: "How long a client may leave written bytes untaken, or grant an HTTP/2 stream no window.",
         read: |raw, given| raw.write = given.duration(WAIT),
     },
     Key {
@@ -730,6 +741,7 @@ pub(crate) fn sections() -> Vec<Section> {
         section("[provider.breaker]", care::BREAKER),
         section("[[route]]", ROUTE),
         section("[[route.fallbacks]]", care::FALLBACK),
+        section("[[egress]]", egress::EGRESS),
         section("[ledger]", ledger::LEDGER),
         section("[registry]", REGISTRY),
         section("[trace]", TRACE),

@@ -21,8 +21,10 @@ use farrier_secrets::{Secret, SecretRef};
 use http::header::AUTHORIZATION;
 
 use super::Environment;
+use super::egress::Egress;
 use super::given::At;
 use super::mistakes::{Mistake, sorted};
+use super::providers::Known;
 use super::raw::{
     RawClient, RawFile, RawGateway, RawProvider, RawRegistry, RawRoute, RawTrace, TraceText,
 };
@@ -49,6 +51,9 @@ pub(super) struct Draft {
     pub(super) clients: Vec<Client>,
     pub(super) per_caller: CallerLimits,
     pub(super) providers: Vec<Provider>,
+    /// Those of the gateway and all others.
+    pub(super) known: Vec<Known>,
+    pub(super) egress: Vec<Egress>,
     pub(super) routes: Vec<Route>,
     pub(super) registry: Arc<Registry>,
     pub(super) ledger: Store,
@@ -72,6 +77,8 @@ pub(crate) struct Lines {
     clients_left_out: bool,
     /// The same for providers.
     providers_left_out: bool,
+    /// Stored providers that are named and could not be used.
+    stored_left_out: Vec<String>,
     /// Some lines could not be read: nothing that is missing is a mistake of its own.
     unsure: bool,
 }
@@ -121,13 +128,17 @@ impl Resolution<'_> {
             clients,
             providers,
             routes,
+            egress,
             ledger,
             registry,
             trace,
         } = raw;
         let clients = self.clients(clients, &mut lines);
-        let providers = self.providers(providers, &mut lines);
+        let (mut providers, mut known) = self.providers(providers, &mut lines);
         let routes = routed(routes, &public(&gateway), &mut lines);
+        let default = gateway.default_provider.as_ref();
+        lines.stored_left_out = self.stored(&mut known, &mut providers, (&routes, default));
+        let egress = self.egress(egress, &known);
         let listen_line = gateway.listen.first().map(|listen| listen.line);
         lines.listen = listen_line.filter(|_| overrides.listen.is_empty());
         lines.default_provider = gateway.default_provider.as_ref().map(|name| name.line);
@@ -156,6 +167,8 @@ impl Resolution<'_> {
             default_provider: gateway.default_provider.map(|name| name.value),
             clients,
             providers,
+            known,
+            egress,
             routes,
             registry: self.registry(&registry),
             ledger: self.ledger(ledger, in_time * 8 / 10),
@@ -197,13 +210,20 @@ impl Resolution<'_> {
         clients
     }
 
-    fn providers(&mut self, raw: Vec<At<RawProvider>>, lines: &mut Lines) -> Vec<Provider> {
-        let mut providers = Vec::new();
+    fn providers(
+        &mut self,
+        raw: Vec<At<RawProvider>>,
+        lines: &mut Lines,
+    ) -> (Vec<Provider>, Vec<Known>) {
+        let (mut providers, mut known) = (Vec::new(), Vec::new());
         for At { value, line } in raw {
             lines
                 .providers
                 .extend(provider_lines(&value).map(|value| At { value, line }));
             let credential = self.credential(&value);
+            let source = value.credential.as_ref();
+            let source = source.map(|source| self.whole_reference(&source.value));
+            known.extend(Known::declared(&value, source, line));
             let care = care::of_provider(&value, self.mistakes);
             let (Some(name), Some(base_url)) = (value.name, value.base_url) else {
                 lines.providers_left_out = true;
@@ -224,7 +244,7 @@ impl Resolution<'_> {
                 ..Provider::new(name.value, base_url.value)
             });
         }
-        providers
+        (providers, known)
     }
 
     fn credential(&mut self, raw: &RawProvider) -> Option<Credential> {
@@ -252,14 +272,10 @@ impl Resolution<'_> {
 
     /// Fetches a secret; a file is looked for from the configuration file's directory.
     fn secret(&mut self, reference: &At<SecretRef>) -> Option<Secret> {
-        let found = match &reference.value {
-            SecretRef::Env { name } => SecretRef::Env { name: name.clone() },
-            SecretRef::File { path } => {
-                let path = self.whole(path);
-                self.sources.note_file(&path);
-                SecretRef::File { path }
-            }
-        };
+        let found = self.whole_reference(&reference.value);
+        if let SecretRef::File { path } = &found {
+            self.sources.note_file(path);
+        }
         let resolved = found.resolve_noting(&|name| self.env.variable(name));
         match resolved {
             Ok(resolved) => {
@@ -309,7 +325,7 @@ impl Resolution<'_> {
     }
 
     /// A file that is there to be read.
-    fn readable(&mut self, path: &At<PathBuf>) -> Option<PathBuf> {
+    pub(super) fn readable(&mut self, path: &At<PathBuf>) -> Option<PathBuf> {
         let whole = self.whole(&path.value);
         self.sources.note_file(&whole);
         match File::open(&whole) {
@@ -319,6 +335,15 @@ impl Resolution<'_> {
                 self.mistakes.push(Mistake::at(path.line, message));
                 None
             }
+        }
+    }
+
+    fn whole_reference(&self, reference: &SecretRef) -> SecretRef {
+        match reference {
+            SecretRef::File { path } => SecretRef::File {
+                path: self.whole(path),
+            },
+            elsewhere => elsewhere.clone(),
         }
     }
 
@@ -474,7 +499,11 @@ impl Lines {
     /// The place of a mistake that the gateway found; none for one that follows from another already noted.
     fn place(&self, wrong: &Wrong) -> Option<Mistake> {
         let line = match wrong {
-            Wrong::NoProvider if self.unsure || self.providers_left_out => return None,
+            Wrong::NoProvider
+                if self.unsure || self.providers_left_out || !self.stored_left_out.is_empty() =>
+            {
+                return None;
+            }
             Wrong::OpenListener { .. } if self.unsure || self.clients_left_out => return None,
             Wrong::FallbackProviderUnknown { provider, .. }
             | Wrong::RouteProviderUnknown { provider, .. }
@@ -536,7 +565,8 @@ impl Lines {
 
     /// Whether the file has a provider of that name, though it cannot be used; or might have, though it cannot be read.
     fn knows_of(&self, name: &str) -> bool {
-        self.unsure || self.provider(name).is_some()
+        let stored = self.stored_left_out.iter().any(|left_out| left_out == name);
+        self.unsure || stored || self.provider(name).is_some()
     }
 }
 

@@ -17,6 +17,7 @@ fn surroundings() -> (TempDir, Environment) {
     let place = tempfile::tempdir().unwrap();
     let home = place.path().to_str().unwrap().to_owned();
     fs::create_dir(place.path().join("manifests")).unwrap();
+    fs::write(place.path().join("work.yaml"), "version: 1\n").unwrap();
     for name in ["rack.key", "rack.pem", "store.pem"] {
         let path = place.path().join(name);
         fs::write(&path, "canary-in-a-file\n").unwrap();

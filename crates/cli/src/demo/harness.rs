@@ -13,7 +13,7 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::machine;
 use super::trajectory::{Answer, Call, Exchange, History, Trajectory};
@@ -34,28 +34,37 @@ const MAX_ID_CHARS: usize = 40;
 
 /// One conversation.
 #[derive(Debug)]
-pub(super) struct Harness {
+pub(crate) struct Harness {
     http: Client<HttpConnector, Full<Bytes>>,
     base_url: String,
     model: String,
     messages: Vec<Value>,
+    parameters: Map<String, Value>,
 }
 
 impl Harness {
-    pub(super) fn new(base_url: &str, model: &str) -> Self {
+    /// A client that is told to do the task.
+    pub(crate) fn new(base_url: &str, model: &str, task: &str) -> Self {
         Self {
             http: Client::builder(TokioExecutor::new()).build_http(),
             base_url: base_url.to_owned(),
             model: model.to_owned(),
             messages: vec![
                 json!({"role": "system", "content": "You are a careful assistant."}),
-                json!({"role": "user", "content": TASK}),
+                json!({"role": "user", "content": task}),
             ],
+            parameters: Map::new(),
         }
     }
 
+    /// With fields that every request of its has.
+    pub(crate) fn with_parameters(mut self, parameters: Map<String, Value>) -> Self {
+        self.parameters = parameters;
+        self
+    }
+
     /// Works until the model is done, or refuses; or until it has been asked `most` times.
-    pub(super) async fn work(mut self, most: usize) -> Result<Trajectory, Failure> {
+    pub(crate) async fn work(mut self, most: usize) -> Result<Trajectory, Failure> {
         let mut exchanges = Vec::new();
         while exchanges.len() < most {
             let sent = History::of_messages(&self.messages);
@@ -79,13 +88,17 @@ impl Harness {
     }
 
     async fn ask(&self) -> Result<Answer, Failure> {
-        let body = json!({
-            "model": self.model, "messages": self.messages, "stream": true, "tools": [exec()],
-        });
+        let mut body = Map::from_iter([
+            ("model".to_owned(), json!(self.model)),
+            ("messages".to_owned(), json!(self.messages)),
+            ("stream".to_owned(), json!(true)),
+            ("tools".to_owned(), json!([exec()])),
+        ]);
+        body.extend(self.parameters.clone());
         let request = Request::post(format!("{}/chat/completions", self.base_url))
             .header("content-type", "application/json")
             .header("x-farrier-agent", AGENT)
-            .body(Full::from(body.to_string()))
+            .body(Full::from(Value::Object(body).to_string()))
             .map_err(|error| Failure::internal("cannot ask", &error))?;
         let cannot = |error: &dyn std::error::Error| {
             Failure::user(format!("no answer from {}", self.base_url)).caused_by(error)

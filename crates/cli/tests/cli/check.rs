@@ -27,7 +27,7 @@ fn the_smallest_file_has_no_mistakes_and_nothing_is_written() {
     home.write("farrier.toml", GOOD);
     assert_snapshot!(home.run(&["check"]).shown(), @r#"
     --- stdout
-    farrier.toml: no mistakes (1 provider, 1 route, 0 clients, 7 manifests)
+    farrier.toml: no mistakes (1 provider, 1 route, 0 clients, 8 manifests)
     --- exit 0
     "#);
     assert_eq!(home.files().len(), 1, "check left something behind");
@@ -99,7 +99,7 @@ fn every_mistake_is_reported_at_once_with_its_line() {
     farrier.toml:64: unknown manifest to switch off 'kimi-k2-native-tool-idz'; did you mean `kimi-k2-native-tool-ids`?
     farrier.toml:66: expected dir in [trace], got none
     farrier.toml:67: expected one of "mask", "keep" for text, got "loud"
-    farrier.toml:69: expected a key of the file, got "foo"; known are gateway, client, provider, route, ledger, registry, trace
+    farrier.toml:69: expected a key of the file, got "foo"; known are gateway, client, provider, route, egress, ledger, registry, trace
     manifests/any/broken.json:1:16: not JSON: EOF while parsing a value
     manifests/any/odd.json: unknown agent 'nobody'
     manifests/any/odd.json: field 'description' must be a non-empty string
@@ -133,7 +133,7 @@ fn mistakes_are_data_when_asked_for() {
       "providers": 1,
       "routes": 0,
       "clients": 0,
-      "manifests": 7
+      "manifests": 8
     }
     --- exit 1
     "#);
@@ -184,7 +184,7 @@ fn a_secret_file_that_others_can_read_is_a_warning_or_a_mistake() {
     mode(0o640);
     assert_snapshot!(home.run(&["check"]).shown(), @r#"
     --- stdout
-    farrier.toml: no mistakes (1 provider, 1 route, 0 clients, 7 manifests)
+    farrier.toml: no mistakes (1 provider, 1 route, 0 clients, 8 manifests)
     --- stderr
     warning: farrier.toml:9: expected a file that only its owner can read, got mode 0640 (chmod 600 key)
     --- exit 0

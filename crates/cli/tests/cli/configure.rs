@@ -1,6 +1,8 @@
 //! `farrier config`.
 
+use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::process::Command;
 
 use insta::assert_snapshot;
 
@@ -386,4 +388,162 @@ fn a_command_line_without_a_route_is_a_usage_error() {
     let said = home().run(&["config", "openclaw"]);
     assert_eq!(said.code, Some(2));
     assert!(said.stderr.contains("--route <MODEL>"), "{}", said.stderr);
+}
+
+#[test]
+fn cfg_18_a_route_that_changed_is_followed_by_primary_and_first_model_and_the_digest_verifies() {
+    let home = home();
+    let ask = |model| {
+        [
+            "config",
+            "openclaw",
+            "--route",
+            model,
+            "--harness-version",
+            "2026.5.12",
+        ]
+    };
+    assert_eq!(home.run(&ask("other")).code, Some(0));
+    let renamed = CONFIG.replace("model = \"other\"", "model = \"another\"");
+    home.write("farrier.toml", &renamed);
+    let gone = home.run(&ask("other"));
+    assert_eq!(gone.code, Some(1), "{}", gone.stdout);
+
+    assert_eq!(home.run(&ask("another")).code, Some(0));
+    let directory = home.path().join(".openclaw");
+    let text = std::fs::read_to_string(directory.join("openclaw.json")).unwrap();
+    let written: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let reference = "inference/another";
+    assert_eq!(written["agents"]["defaults"]["model"]["primary"], reference);
+    let models = &written["models"]["providers"]["inference"]["models"];
+    assert_eq!(models.as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&models[0]["id"], &models[0]["name"]),
+        (&"another".into(), &reference.into())
+    );
+
+    let verified = Command::new("sha256sum")
+        .args(["--check", "--quiet", ".config-hash"])
+        .current_dir(&directory)
+        .status()
+        .unwrap();
+    assert!(verified.success());
+    let before = home.files();
+    let again = home.run(&ask("another"));
+    assert!(
+        again.stdout.ends_with(" is up to date\n"),
+        "{}",
+        again.stdout
+    );
+    assert_eq!(home.files(), before);
+}
+
+/// No gateway is asked which model it serves: its configuration says so. One that hangs holds nothing up.
+#[test]
+fn cfg_19_a_gateway_that_does_not_answer_is_not_waited_for() {
+    let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("[gateway]\nlisten = \"{}\"\n", deaf.local_addr().unwrap());
+    let home = home();
+    home.write("farrier.toml", &(listen + CONFIG));
+    let said = home.run(KIMI);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    deaf.set_nonblocking(true).unwrap();
+    let asked = deaf.accept().unwrap_err();
+    assert_eq!(asked.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+/// A package whose program is a script, to look at what the harness's own check is given and what becomes of its answer.
+fn home_with_package(program: &str) -> Home {
+    let path = std::env::var_os("PATH").unwrap();
+    let home = home()
+        .with("PATH", path.to_str().unwrap())
+        .with("FARRIER_CANARY", "canary-1");
+    home.write(
+        "package/package.json",
+        r#"{"name": "openclaw", "version": "2026.9.6"}"#,
+    );
+    home.write("package/openclaw.mjs", program);
+    home
+}
+
+const VALIDATE: &[&str] = &[
+    "config",
+    "openclaw",
+    "--route",
+    "other",
+    "--package",
+    "package",
+    "--validate",
+];
+
+#[test]
+fn a_configuration_that_the_installed_harness_refuses_is_not_written_and_the_key_is_named() {
+    let home = home_with_package(
+        r#"console.error("starting with Bearer sk-canary-0123456789");
+           console.log(JSON.stringify({ok: false, valid: false, issues: [
+             {path: "models.providers.inference.models.0.compat", message: "Unrecognized key: \"x\" sk-canary-0123456789"},
+             {path: "", message: "not whole"}]}));
+           process.exitCode = 1;"#,
+    );
+    let before = home.files();
+    let said = home.run(VALIDATE);
+    assert_snapshot!(said.shown(), @r#"
+    --- stderr
+    error: the installed openclaw does not take this:
+      models.providers.inference.models.0.compat: Unrecognized key: "x" <REDACTED>
+      not whole
+      hint: nothing was written; if the key is your own, take it out of the file
+    --- exit 1
+    "#);
+    assert_eq!(home.files(), before);
+}
+
+#[test]
+fn the_check_sees_what_would_be_written_and_nothing_of_ours() {
+    let home = home_with_package(
+        r#"import {readFileSync, readdirSync} from "node:fs";
+           const config = JSON.parse(readFileSync(process.env.HOME + "/.openclaw/openclaw.json", "utf8"));
+           const wrong = [
+             [process.argv.slice(2).join(" "), "config validate --json"],
+             [Object.keys(process.env).sort().join(), "HOME,HTTPS_PROXY,HTTP_PROXY,LANG,NO_COLOR,PATH,http_proxy,https_proxy"],
+             [process.cwd(), process.env.HOME],
+             [readdirSync(process.env.HOME).join(), ".openclaw"],
+             [config.agents.defaults.model.primary, "inference/other"],
+             [config.gateway.auth.token, "<hidden>"],
+           ].filter(([got, wanted]) => got !== wanted);
+           const issues = wrong.map(([got, wanted]) => ({path: wanted, message: String(got)}));
+           console.log(JSON.stringify({valid: issues.length === 0, issues}));"#,
+    );
+    home.write(
+        ".openclaw/openclaw.json",
+        r#"{"gateway": {"auth": {"token": "canary-2"}}}"#,
+    );
+    let said = home.run(VALIDATE);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let written = std::fs::read_to_string(home.path().join(".openclaw/openclaw.json")).unwrap();
+    assert!(
+        written.contains("canary-2") && written.contains("inference/other"),
+        "{written}"
+    );
+}
+
+#[test]
+fn a_harness_that_gives_no_answer_is_told_from_one_that_refuses() {
+    let home = home_with_package("console.error(\"Node 24 is required\"); process.exitCode = 1;");
+    let said = home.run(VALIDATE);
+    assert_snapshot!(said.shown(), @r"
+    --- stderr
+    error: expected an answer from openclaw on node, got none and exit code 1
+      Node 24 is required
+      hint: see that the harness starts by itself, or leave --validate out
+    --- exit 1
+    ");
+    assert!(!home.path().join(".openclaw").exists());
+    let nobody = home.run(&["config", "hermes", "--route", "other", "--validate"]);
+    assert_snapshot!(nobody.shown(), @r"
+    --- stderr
+    error: expected an installed hermes on the search path, got none
+      hint: say with --package where it is
+    --- exit 1
+    ");
 }

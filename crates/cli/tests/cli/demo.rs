@@ -161,7 +161,12 @@ fn a_narrow_terminal_gets_one_run_below_the_other() {
 
 #[test]
 fn every_persona_can_be_shown_and_long_runs_are_shortened() {
-    for persona in ["kimi-k2.6", "kimi-k2.6-picky", "kimi-k2.6-vllm"] {
+    for persona in [
+        "kimi-k2.6",
+        "kimi-k2.6-picky",
+        "kimi-k2.6-repeating",
+        "kimi-k2.6-vllm",
+    ] {
         let said = Home::new().run(&["demo", "--persona", persona, "--rounds", "12"]);
         assert_eq!(
             said.code,

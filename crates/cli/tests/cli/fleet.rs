@@ -182,7 +182,7 @@ async fn check_tells_a_store_that_is_gone_from_one_that_is_another() {
     };
     insta::assert_snapshot!(check("one.toml"), @r#"
     --- stdout
-    one.toml: no mistakes (1 provider, 1 route, 0 clients, 7 manifests)
+    one.toml: no mistakes (1 provider, 1 route, 0 clients, 8 manifests)
     --- exit 0
     "#);
 
@@ -213,7 +213,7 @@ async fn check_tells_a_store_that_is_gone_from_one_that_is_another() {
     server.kill();
     insta::assert_snapshot!(check("one.toml"), @r#"
     --- stdout
-    one.toml: no mistakes (1 provider, 1 route, 0 clients, 7 manifests)
+    one.toml: no mistakes (1 provider, 1 route, 0 clients, 8 manifests)
     --- stderr
     warning: one.toml:1: the ledger's store cannot be reached for probe: Connection refused (os error 111)
     --- exit 0

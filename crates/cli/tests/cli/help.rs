@@ -16,10 +16,15 @@ fn help_says_what_there_is() {
       up           Run the gateway
       reload       Have the gateway that runs read its configuration again
       status       Say how the gateway that runs is doing
+      provider     Say which services there are and where their keys come from; no key is ever an
+                   argument
       check        Look for mistakes in a configuration, and report all of them
       config       Write a harness's configuration for a route
       stage        Put together what an image needs of the manifests: plugins, records, how to copy them
       registry     Look at the manifests: what there is, what is wrong, what applies to a request
+      policy       Look at policies: mistakes in them, what they make of a request, what would allow it
+      logs         Show what proxies of sandboxes decided
+      verify       Run the case of every intervention, with and without it
       sim          Play a strict thinking model over HTTP
       completions  Print completions for a shell
       help         Print this message or the help of the given subcommand(s)

@@ -138,7 +138,8 @@ impl Home {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     below.push(path);
-                } else {
+                } else if path.is_file() {
+                    // A socket holds nothing.
                     files.push((path.clone(), std::fs::read(path).unwrap()));
                 }
             }

@@ -31,6 +31,8 @@ fn explain_says_for_each_manifest_why() {
       reasoning-lost-on-replay
     kimi-k2.6-managed-inference-exec-split (openclaw) does not apply
       agent: expected openclaw, got "hermes"
+    kimi-thinking-native-replay (openclaw) does not apply
+      agent: expected openclaw, got "hermes"
     --- exit 0
     "#);
 }

@@ -35,7 +35,7 @@ fn plugins_of_a_directory_are_staged_with_the_fragment_that_copies_them() {
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     assert_eq!(
         said.stdout,
-        "2 manifests and 1 plugins staged, see image/Dockerfile.farrier\n"
+        "3 manifests and 2 plugins staged, see image/Dockerfile.farrier\n"
     );
     let fragment = std::fs::read_to_string(home.path().join("image/Dockerfile.farrier")).unwrap();
     let copies = fragment
@@ -44,7 +44,14 @@ fn plugins_of_a_directory_are_staged_with_the_fragment_that_copies_them() {
     let sources: Vec<String> = copies
         .map(|pair| serde_json::from_str::<[String; 2]>(pair).unwrap()[0].clone())
         .collect();
-    assert_eq!(sources, ["openclaw-plugins/mine/", "registry/"]);
+    assert_eq!(
+        sources,
+        [
+            "openclaw-plugins/mine/",
+            "openclaw-plugins/native-replay/",
+            "registry/"
+        ]
+    );
     assert!(
         sources
             .iter()

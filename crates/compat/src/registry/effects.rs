@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::errors::Problem;
 use super::manifest::{Audience, Reading};
+use super::plugin::{self, OpenclawPlugin};
 use crate::passes::{Kind, Params, Pass};
 
 /// What follows when a manifest applies.
@@ -42,17 +43,6 @@ pub struct GatewayEffect {
     pub params: Params,
     /// The pass, ready.
     pub pass: Arc<dyn Pass>,
-}
-
-/// A plugin that `OpenClaw` is made to load.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenclawPlugin {
-    /// The plugin's id.
-    pub id: String,
-    /// Its directory, relative to the directory above the registry.
-    pub path: String,
-    /// Its directory where `OpenClaw` runs, without trailing slashes.
-    pub load_path: String,
 }
 
 /// A row of [`EFFECTS`].
@@ -130,15 +120,6 @@ pub(super) static EFFECTS: &[EffectKey] = &[
         read: read_tools,
     },
 ];
-
-/// Where plugins are, below the directory above the registry.
-pub(super) const PLUGIN_ROOT: &str = "openclaw-plugins/";
-
-/// Where that directory is for a running `OpenClaw`.
-pub(super) const LOAD_ROOT: &str = "/usr/local/share/nemoclaw/";
-
-/// The keys of a plugin.
-pub(super) const PLUGIN_KEYS: &[&str] = &["id", "loadPath", "path"];
 
 /// Which of two uses of a pass in one plan this is.
 #[derive(Debug, Clone, PartialEq)]
@@ -275,57 +256,8 @@ fn read_plugins(value: &Value, effects: &mut Effects, reading: &mut Reading<'_>)
     for (at, item) in items("effects.openclawPlugins", value, reading) {
         effects
             .openclaw_plugins
-            .extend(read_plugin(&at, item, reading));
+            .extend(plugin::read(&at, item, reading));
     }
-}
-
-fn read_plugin(at: &str, item: &Value, reading: &mut Reading<'_>) -> Option<OpenclawPlugin> {
-    let Some(fields) = item.as_object() else {
-        reading
-            .problems
-            .push(Problem::must_be(at, "an object", Some(item)));
-        return None;
-    };
-    reading.refuse_unknown(format!("{at} keys"), fields, PLUGIN_KEYS.iter().copied());
-    let id = reading.text(&format!("{at}.id"), fields.get("id"));
-    let path = reading.text(&format!("{at}.path"), fields.get("path"));
-    let load_path = reading.text(&format!("{at}.loadPath"), fields.get("loadPath"));
-    let (id, path, load_path) = (id?, path?, load_path?);
-    if !is_plugin_path(&path) {
-        let wanted = format!("relative to nemoclaw-blueprint, below {PLUGIN_ROOT}");
-        reading.problems.push(Problem::must_be(
-            format!("{at}.path"),
-            wanted,
-            fields.get("path"),
-        ));
-        return None;
-    }
-    if !(reading.exists)(&path) {
-        reading.problems.push(Problem::NotThere {
-            at: format!("{at}.path"),
-            path: path.clone(),
-        });
-    }
-    let expected = format!("{LOAD_ROOT}{}", path.trim_end_matches('/'));
-    if load_path.trim_end_matches('/') != expected {
-        let wanted = format!("'{expected}'");
-        let got = fields.get("loadPath");
-        reading
-            .problems
-            .push(Problem::must_be(format!("{at}.loadPath"), wanted, got));
-    }
-    Some(OpenclawPlugin {
-        id,
-        path,
-        load_path: expected,
-    })
-}
-
-/// Below [`PLUGIN_ROOT`], without a step up; `\` separates too, wherever it is read.
-fn is_plugin_path(path: &str) -> bool {
-    path.strip_prefix(PLUGIN_ROOT)
-        .is_some_and(|rest| !rest.trim_matches('/').is_empty())
-        && path.split(['/', '\\']).all(|segment| segment != "..")
 }
 
 fn read_reasoning(value: &Value, effects: &mut Effects, reading: &mut Reading<'_>) {

@@ -29,16 +29,18 @@ pub mod lint;
 mod manifest;
 mod matching;
 mod openclaw;
+mod plugin;
 pub mod schema;
 
 use std::sync::Arc;
 
-pub use effects::{Effects, GatewayEffect, OpenclawPlugin};
+pub use effects::{Effects, GatewayEffect};
 pub use errors::{LoadError, LoadErrors, Problem};
 pub use explain::{Explanation, PassVerdict, Unmet, Verdict};
 pub use manifest::{AUDIENCES, Audience, Evidence, Manifest, Source};
 pub use matching::{Predicate, Specificity};
 pub use openclaw::{IncomingCompat, MergeError, OpenclawEffects, ToolDisclosure};
+pub use plugin::{OpenclawPlugin, Release, Releases};
 
 use crate::facts::Facts;
 use crate::passes::{Kind, PASSES};
@@ -58,7 +60,8 @@ pub struct Registry {
 /// How manifests are loaded.
 #[derive(Clone, Copy)]
 pub struct LoadOptions<'a> {
-    /// Whether a plugin's directory exists, asked with the path a manifest gives.
+    /// Whether a plugin's directory exists, asked with the path a manifest gives. Those
+    /// that are part of this program do anyway.
     pub exists: &'a dyn Fn(&str) -> bool,
     /// The passes there are.
     pub passes: &'static [Kind],
@@ -229,6 +232,19 @@ pub fn shipped_sources() -> Vec<Source> {
         .collect()
 }
 
+/// The files of a plugin that is part of this program, by its path in a manifest: the
+/// path of each below it, and its text. None if there is no such plugin.
+pub fn shipped_plugin(path: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let below = path
+        .strip_prefix(plugin::PLUGIN_ROOT)
+        .unwrap_or_default()
+        .trim_end_matches('/');
+    SHIPPED_PLUGINS.iter().filter_map(move |(path, text)| {
+        let (directory, name) = path.split_once('/')?;
+        (directory == below).then_some((name, *text))
+    })
+}
+
 fn parse_all(
     sources: &[Source],
     options: &LoadOptions<'_>,
@@ -303,7 +319,7 @@ fn nothing_exists(_: &str) -> bool {
 }
 
 impl Default for LoadOptions<'_> {
-    /// All passes, nothing switched off, no plugin anywhere.
+    /// All passes, nothing switched off, no plugin but the shipped ones.
     fn default() -> Self {
         Self {
             exists: &nothing_exists,

@@ -10,6 +10,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::Registry;
+use super::plugin::OpenclawPlugin;
 use crate::facts::Facts;
 
 /// The audience whose manifests count here.
@@ -40,10 +41,8 @@ pub struct OpenclawEffects {
     pub compat: Map<String, Value>,
     /// Tool search; `None` leaves the default.
     pub tool_search: Option<bool>,
-    /// Ids of plugins to enable, in order.
-    pub plugins: Vec<String>,
-    /// Directories to load plugins from, in order, each once.
-    pub load_paths: Vec<String>,
+    /// Plugins, in order; which of them a release needs is for its configuration to say.
+    pub plugins: Vec<OpenclawPlugin>,
     /// Whether the model is to be described as one that reasons.
     pub reasoning: bool,
 }
@@ -107,7 +106,7 @@ impl Registry {
             merged.add_compat(id, &effects.openclaw_compat)?;
             merged.add_tool_search(id, effects.openclaw_tool_search)?;
             for plugin in &effects.openclaw_plugins {
-                merged.add_plugin(id, &plugin.id, &plugin.load_path)?;
+                merged.add_plugin(id, plugin)?;
             }
             merged.reasoning |= effects.openclaw_reasoning;
         }
@@ -167,17 +166,14 @@ impl OpenclawEffects {
         Ok(())
     }
 
-    fn add_plugin(&mut self, id: &str, plugin: &str, load_path: &str) -> Result<(), MergeError> {
-        if self.plugins.iter().any(|there| there == plugin) {
+    fn add_plugin(&mut self, id: &str, plugin: &OpenclawPlugin) -> Result<(), MergeError> {
+        if self.plugins.iter().any(|there| there.id == plugin.id) {
             return Err(MergeError::Plugin {
                 id: id.to_owned(),
-                plugin: plugin.to_owned(),
+                plugin: plugin.id.clone(),
             });
         }
-        self.plugins.push(plugin.to_owned());
-        if !self.load_paths.iter().any(|there| there == load_path) {
-            self.load_paths.push(load_path.to_owned());
-        }
+        self.plugins.push(plugin.clone());
         Ok(())
     }
 }

@@ -9,9 +9,10 @@
 use serde_json::{Map, Value, json};
 
 use super::compat_keys::COMPAT_KEYS;
-use super::effects::{EFFECTS, LOAD_ROOT, PLUGIN_KEYS, PLUGIN_ROOT, Shape};
+use super::effects::{EFFECTS, Shape};
 use super::manifest::{AUDIENCES, EVIDENCE_KEYS, KEYS};
 use super::matching::{CLIENT, Key, Test, UPSTREAM};
+use super::plugin::{LOAD_ROOT, PLUGIN_KEYS, PLUGIN_ROOT, REQUIRED_KEYS};
 use crate::passes::{Kind, PASSES, Param, ParamKind};
 
 /// The schema as it stands in `registry/schema.json`: indented by two, keys
@@ -136,7 +137,15 @@ fn compat() -> Value {
 }
 
 fn plugin() -> Value {
+    let release = |doc| {
+        described(
+            json!({"type": "string", "pattern": r"^\d+\.\d+\.\d+$"}),
+            doc,
+        )
+    };
     let properties = closed(PLUGIN_KEYS, |key| match key {
+        "before" => release("The first release of OpenClaw that does not need it."),
+        "from" => release("The first release of OpenClaw that needs it."),
         "loadPath" => json!({"type": "string", "pattern": format!("^{LOAD_ROOT}{PLUGIN_ROOT}.")}),
         "path" => json!({
             "type": "string",
@@ -145,7 +154,7 @@ fn plugin() -> Value {
         }),
         _ => text(),
     });
-    object(properties, PLUGIN_KEYS)
+    object(properties, REQUIRED_KEYS)
 }
 
 fn pass_items(passes: &[Kind]) -> Value {

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use farrier_compat::plan::{Plan, Reply, With};
-use farrier_compat::registry::{LoadOptions, Registry, shipped_sources};
+use farrier_compat::registry::{LoadOptions, Manifest, Registry, shipped_sources};
 use farrier_compat::run::{End, Outcome};
 use farrier_testkit::corpus::{Case, exchanges, folders};
 
@@ -213,7 +213,9 @@ fn every_manifest_has_a_case_that_fails_without_it() {
         }
     }
     let shipped = shipped(None);
-    for manifest in shipped.manifests() {
+    // What has no pass does nothing on the wire: it is proven by running the harness.
+    let on_the_wire = |manifest: &&Manifest| !manifest.effects.gateway.is_empty();
+    for manifest in shipped.manifests().filter(on_the_wire) {
         assert!(
             proven.contains(&*manifest.id),
             "no case under corpus/{} fails when the manifest is removed",
@@ -224,6 +226,26 @@ fn every_manifest_has_a_case_that_fails_without_it() {
         assert!(
             shipped.manifests().any(|manifest| *manifest.id == **folder),
             "corpus/{folder}: no such manifest"
+        );
+    }
+}
+
+#[test]
+fn e2e_01_every_manifest_has_a_case_that_runs_what_it_is_for() {
+    let interventions = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../e2e/interventions");
+    let shipped = shipped(None);
+    for manifest in shipped.manifests() {
+        let case = interventions.join(&*manifest.id).join("case.toml");
+        assert!(
+            case.is_file(),
+            "{}: no e2e/interventions/{0}/case.toml; docs/verify.md says how one is written",
+            manifest.id
+        );
+    }
+    for folder in folders(&interventions).iter().map(|folder| name(folder)) {
+        assert!(
+            shipped.manifests().any(|manifest| *manifest.id == *folder),
+            "e2e/interventions/{folder}: no such manifest"
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use farrier_compat::registry::{Registry, Source};
+use farrier_compat::registry::{Registry, Release, Source};
 
 use crate::support::{complaints, load, manifest, options, source};
 
@@ -282,8 +282,39 @@ fn reg_14_a_load_path_is_where_the_plugin_is_staged() {
             "effects.openclawPlugins[0].id must be a non-empty string, got \"\"",
         ),
         (
+            plugin(json!({"loadPath": 1})),
+            "effects.openclawPlugins[0].loadPath must be '/usr/local/share/nemoclaw/openclaw-plugins/p', got 1",
+        ),
+        (
             plugin(json!({"run": "x"})),
             "unknown effects.openclawPlugins[0] keys: run",
+        ),
+    ]);
+}
+
+#[test]
+fn a_plugin_may_be_loaded_from_where_it_is_staged_and_be_for_some_releases_alone() {
+    let some = json!({"openclawPlugins": [
+        {"id": "p", "path": "openclaw-plugins/p", "from": "2026.5.12", "before": "2026.5.17"},
+    ]});
+    let registry = load(&[source("m.json", &effects(some))]).expect("loads");
+    let manifest = registry.manifests().next().expect("one");
+    let loaded = &manifest.effects.openclaw_plugins[0];
+    assert_eq!(loaded.load_path, None);
+    let needs = |text: &str| {
+        loaded
+            .releases
+            .include(Release::parse(text).expect("a release"))
+    };
+    assert!(needs("2026.5.12") && !needs("2026.5.11") && !needs("2026.5.17"));
+    assert_table(vec![
+        (
+            plugin(json!({"before": "2026.5"})),
+            "effects.openclawPlugins[0].before must be a release such as 2026.9.6, got \"2026.5\"",
+        ),
+        (
+            plugin(json!({"from": 2026})),
+            "effects.openclawPlugins[0].from must be a release such as 2026.9.6, got 2026",
         ),
     ]);
 }

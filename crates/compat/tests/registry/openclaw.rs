@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use farrier_compat::facts::Facts;
 use farrier_compat::registry::{
-    IncomingCompat, MergeError, OpenclawEffects, Registry, ToolDisclosure,
+    IncomingCompat, MergeError, OpenclawEffects, OpenclawPlugin, Registry, Releases, ToolDisclosure,
 };
 
 use crate::support::{load, managed_but, managed_kimi, manifest, nemoclaw_kimi, source};
@@ -50,8 +50,12 @@ fn reg_01_the_managed_route_gets_compat_plugin_load_path_and_no_tool_search() {
             .expect("an object")
             .clone(),
             tool_search: Some(false),
-            plugins: vec!["nemoclaw-kimi-inference-compat".into()],
-            load_paths: vec![path.into()],
+            plugins: vec![OpenclawPlugin {
+                id: "nemoclaw-kimi-inference-compat".into(),
+                path: "openclaw-plugins/kimi-inference-compat".into(),
+                load_path: Some(path.into()),
+                releases: Releases::default(),
+            }],
             reasoning: false,
         }
     );
@@ -168,27 +172,6 @@ fn reg_09_a_plugin_declared_twice_is_an_error_even_when_alike() {
         json!({"openclawPlugins": [plugin, plugin]}),
     );
     assert_eq!(message(merged(&within, &managed_kimi(), "{}")), expected);
-}
-
-#[test]
-fn plugins_of_one_directory_are_loaded_from_it_once() {
-    let plugin = |id: &str| {
-        json!({
-            "id": id,
-            "path": "openclaw-plugins/p",
-            "loadPath": "/usr/local/share/nemoclaw/openclaw-plugins/p/",
-        })
-    };
-    let registry = two(
-        json!({"openclawPlugins": [plugin("x")]}),
-        json!({"openclawPlugins": [plugin("y")]}),
-    );
-    let effects = merged(&registry, &managed_kimi(), "{}").expect("merges");
-    assert_eq!(effects.plugins, ["x", "y"]);
-    assert_eq!(
-        effects.load_paths,
-        ["/usr/local/share/nemoclaw/openclaw-plugins/p"]
-    );
 }
 
 #[test]

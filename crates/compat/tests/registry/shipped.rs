@@ -1,5 +1,6 @@
 //! The manifests that are part of the program, and their schema.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use farrier_compat::facts::Facts;
 use farrier_compat::registry::lint::lint;
 use farrier_compat::registry::schema::{of_manifests, schema};
-use farrier_compat::registry::{LoadOptions, Registry, shipped_sources};
+use farrier_compat::registry::{LoadOptions, Registry, shipped_plugin, shipped_sources};
 
 use crate::support::{
     PASSES, load, managed_but, managed_kimi, manifest, nemoclaw_kimi, options, passes, source,
@@ -348,10 +349,48 @@ fn the_managed_route_gets_the_compat_that_is_documented_for_it() {
     });
     assert_eq!(Value::from(effects.compat), expected);
     assert_eq!(effects.tool_search, Some(false));
-    assert!(
-        effects.plugins.is_empty(),
-        "the gateway does what the plugin did"
+    assert_eq!(
+        effects.plugins.len(),
+        1,
+        "the gateway does what the plugin for the split did"
     );
+}
+
+#[test]
+fn reg_23_every_shipped_plugin_is_named_by_a_manifest_and_has_a_manifest_and_an_entry() {
+    let registry = shipped();
+    let named: BTreeSet<&str> = registry
+        .manifests()
+        .flat_map(|manifest| &manifest.effects.openclaw_plugins)
+        .map(|plugin| plugin.path.as_str())
+        .collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../openclaw-plugins");
+    let on_disk = std::fs::read_dir(root).expect("the plugins");
+    let on_disk = on_disk.map(|entry| entry.expect("an entry"));
+    let directories = on_disk.filter(|entry| entry.file_type().expect("a type").is_dir());
+    let paths: BTreeSet<String> = directories
+        .map(|entry| format!("openclaw-plugins/{}", entry.file_name().display()))
+        .collect();
+    assert!(paths.iter().map(String::as_str).eq(named.iter().copied()));
+    for plugin in registry
+        .manifests()
+        .flat_map(|manifest| &manifest.effects.openclaw_plugins)
+    {
+        let file = |wanted: &str| {
+            let mut files = shipped_plugin(&plugin.path);
+            let found = files.find(|(name, _)| *name == wanted);
+            found.expect("a file of the plugin").1
+        };
+        let json = |name: &str| -> Value { serde_json::from_str(file(name)).expect("JSON") };
+        let manifest = json("openclaw.plugin.json");
+        assert_eq!(manifest["id"], plugin.id);
+        assert_eq!(manifest["configSchema"]["additionalProperties"], false);
+        let package = json("package.json");
+        assert_eq!(package["openclaw"]["extensions"], json!(["./index.js"]));
+        assert!(package.get("scripts").is_none() && package.get("dependencies").is_none());
+        let entry = file("index.js");
+        assert!(entry.contains(&format!("id: \"{}\"", plugin.id)));
+    }
 }
 
 #[test]

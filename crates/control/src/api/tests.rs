@@ -50,6 +50,32 @@ fn status() -> Status {
     }
 }
 
+fn providers() -> Providers {
+    let names = |text: &str| BTreeMap::from([("OPENAI_API_KEY".to_owned(), text.to_owned())]);
+    let provider = Provider {
+        name: "openai".to_owned(),
+        kind: "openai".to_owned(),
+        base_url: Some("https://api.openai.com/v1".to_owned()),
+        keys: names("env:OPENAI_API_KEY"),
+        broken: names("expected the environment variable OPENAI_API_KEY, which is not set"),
+        origin: Origin::Declared,
+        file: Some("/etc/farrier/farrier.toml".to_owned()),
+        line: Some(7),
+    };
+    Providers {
+        providers: vec![provider],
+    }
+}
+
+fn wanted() -> Wanted {
+    Wanted {
+        name: "openai".to_owned(),
+        kind: "openai".to_owned(),
+        base_url: None,
+        keys: BTreeMap::from([("KEY".to_owned(), "env:KEY".to_owned())]),
+    }
+}
+
 fn refusal(code: Code) -> Refusal {
     let message = "the gateway is draining".to_owned();
     Refusal {
@@ -69,8 +95,9 @@ fn the_document_has_the_endpoints_that_there_are_and_no_others() {
         .map(|(path, methods)| (path.clone(), keys(methods)))
         .collect();
     let there = Endpoint::ALL.map(|endpoint| {
-        let method = endpoint.method().as_str().to_ascii_lowercase();
-        (endpoint.path().to_owned(), BTreeSet::from([method]))
+        let methods = endpoint.methods().iter();
+        let methods = methods.map(|method| method.as_str().to_ascii_lowercase());
+        (endpoint.path().to_owned(), methods.collect())
     });
     assert_eq!(described, BTreeSet::from(there));
 }
@@ -84,6 +111,12 @@ fn the_document_has_every_field_of_what_is_answered() {
             "Mistake",
             serde_json::to_value(&reload().mistakes[0]).unwrap(),
         ),
+        ("Providers", serde_json::to_value(providers()).unwrap()),
+        (
+            "Provider",
+            serde_json::to_value(&providers().providers[0]).unwrap(),
+        ),
+        ("Wanted", serde_json::to_value(wanted()).unwrap()),
         (
             "Refusal",
             serde_json::to_value(refusal(Code::Draining)).unwrap(),
@@ -127,11 +160,20 @@ fn the_document_has_every_word_and_every_status_code() {
         reload["cause"]["enum"],
         json!([Cause::File, Cause::Request, Cause::Signal])
     );
+    assert_eq!(
+        schemas["Provider"]["properties"]["origin"]["enum"],
+        json!([Origin::Declared, Origin::Stored])
+    );
     let codes = [
+        Code::Declared,
         Code::Draining,
+        Code::Exists,
         Code::MethodNotAllowed,
         Code::NotFound,
+        Code::NotUnderstood,
+        Code::Store,
         Code::TimedOut,
+        Code::Unknown,
     ];
     assert_eq!(
         schemas["Refusal"]["properties"]["error"]["properties"]["code"]["enum"],
@@ -146,4 +188,28 @@ fn the_document_has_every_word_and_every_status_code() {
     ];
     let statuses = statuses.map(|status| status.as_str().to_owned());
     assert_eq!(answers, BTreeSet::from(statuses));
+}
+
+#[test]
+fn a_body_that_holds_a_secret_in_place_of_a_reference_is_refused_without_repeating_it() {
+    let mut wanted = wanted();
+    assert!(wanted.parsed().is_ok());
+    wanted
+        .keys
+        .insert("KEY".to_owned(), "sk-canary-7f3a".to_owned());
+    let refused = wanted.parsed().unwrap_err();
+    assert!(!refused.contains("canary"), "{refused}");
+}
+
+#[test]
+fn a_provider_is_found_by_the_name_in_the_path() {
+    assert_eq!(
+        Endpoint::of("/v1/providers/openai"),
+        Some((Endpoint::Provider, "openai"))
+    );
+    assert_eq!(
+        Endpoint::of("/v1/providers"),
+        Some((Endpoint::Providers, ""))
+    );
+    assert_eq!(Endpoint::of("/v1/providers/"), None);
 }

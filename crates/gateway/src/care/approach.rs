@@ -43,6 +43,8 @@ pub(crate) struct Approach {
     pub(super) retry: Retry,
     /// Even the first attempt may be cut by the deadline of the whole.
     pub(super) is_hasty: bool,
+    /// How long the head of a reply may take if nothing else has taken time before.
+    pub(super) patience: Duration,
     pub(super) metrics: Arc<Metrics>,
     pub(super) seeds: Arc<Seeds>,
 }
@@ -93,6 +95,7 @@ pub(crate) struct Errand<'a> {
 #[derive(Clone, Copy, Debug)]
 enum Reason {
     Closed,
+    Refused,
     Status(StatusCode),
     Unreachable,
 }
@@ -139,16 +142,16 @@ impl Approach {
         record: &mut Record,
     ) -> Outcome {
         let place = self.enter(errand).await?;
-        let leave = self.leave()?;
         let may_be_late = self.is_hasty || place.is_some() || record.attempts > 0;
+        let left = match may_be_late {
+            true => self.time_left(errand)?,
+            false => self.patience,
+        };
+        let leave = self.leave()?;
         record.attempted(&self.upstream.name);
         let sent = outgoing.sent_to(&self.upstream);
         let outcome = if may_be_late {
-            let within = errand.until.saturating_duration_since(Instant::now());
-            let late = |_| {
-                let fault = UpstreamFault::HeadTimedOut { within };
-                Err(self.upstream.fault(fault))
-            };
+            let late = |_| Err(self.upstream.fault(UpstreamFault::OutOfTime { left }));
             timeout_at(errand.until, sent).await.unwrap_or_else(late)
         } else {
             sent.await
@@ -186,6 +189,18 @@ impl Approach {
         })
     }
 
+    /// What is left of the deadline of the whole. With nothing left nothing is sent.
+    fn time_left(&self, errand: Errand<'_>) -> Result<Duration, Cause> {
+        let left = errand.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(self
+                .upstream
+                .fault(UpstreamFault::OutOfTime { left })
+                .into());
+        }
+        Ok(left)
+    }
+
     /// Leave to send, if somebody watches.
     fn leave(&self) -> Result<Option<Leave<'_>>, Cause> {
         let Some((breaker, _)) = &self.breaker else {
@@ -210,8 +225,14 @@ impl Approach {
         };
         let failed = match outcome {
             Ok(reply) => IN_TROUBLE.contains(&reply.status().as_u16()),
-            Err(error) if error.fault == UpstreamFault::ClosedWhileKept => return drop(leave),
-            Err(_) => true,
+            Err(error) => match error.fault {
+                UpstreamFault::ClosedToo | UpstreamFault::ClosedWhileKept => return drop(leave),
+                // Others had the time: it was not heard out.
+                UpstreamFault::OutOfTime { left } if left < self.patience / 2 => {
+                    return drop(leave);
+                }
+                _ => true,
+            },
         };
         if failed {
             leave.failed(terms, Instant::now(), self.seeds.any());
@@ -246,6 +267,7 @@ impl Approach {
                 UpstreamFault::ClosedWhileKept if replay == Replay::Harmless => {
                     Some((Reason::Closed, Duration::ZERO))
                 }
+                UpstreamFault::Refused => Some((Reason::Refused, own())),
                 UpstreamFault::ConnectTimedOut { .. } | UpstreamFault::Unreachable { .. } => {
                     Some((Reason::Unreachable, own()))
                 }
@@ -298,6 +320,7 @@ impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Closed => f.write_str("closed"),
+            Self::Refused => f.write_str("refused"),
             Self::Status(status) => f.write_str(status.as_str()),
             Self::Unreachable => f.write_str("unreachable"),
         }

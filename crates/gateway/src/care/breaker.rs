@@ -9,9 +9,11 @@
 //! ```
 //!
 //! In `HalfOpen` one request at a time is let through, the probe. One that ends without a verdict, since its client left,
-//! makes way for another. What is heard of requests that were let through in an earlier state counts for nothing.
+//! makes way for another; so does one that has had none for a whole cool-down, since an answer may take minutes and the
+//! others need not wait for it. What is heard of requests that were let through in an earlier state, or when it was closed
+//! the time before, counts for nothing.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,8 +26,8 @@ use crate::metrics::BreakerMetrics;
 /// A breaker that many requests share.
 #[derive(Debug)]
 pub(super) struct Breaker {
-    /// Closed, and nothing has failed since the last success: the usual case, without a lock.
-    calm: AtomicBool,
+    /// The machine's [`Calm`]: the usual case, without a lock.
+    calm: AtomicU64,
     machine: Mutex<Machine>,
     metrics: BreakerMetrics,
 }
@@ -51,12 +53,23 @@ struct Machine {
     state: State,
     /// How many probes there were.
     probes: u64,
+    /// From when on the present probe is not waited for.
+    probed_until: Option<Instant>,
+    /// How long it was opened for last.
+    cool_down: Duration,
+    /// How often it was closed again.
+    epoch: u64,
 }
+
+/// Twice the epoch, and one more if it is closed and nothing has failed since the last success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Calm(u64);
 
 /// As what a request was let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
-    Normal,
+    /// In this epoch.
+    Normal(u64),
     Probe(u64),
 }
 
@@ -67,7 +80,7 @@ impl Breaker {
         let machine = Machine::new();
         metrics.show(machine.state);
         Self {
-            calm: AtomicBool::new(true),
+            calm: AtomicU64::new(machine.calm().0),
             machine: Mutex::new(machine),
             metrics,
         }
@@ -75,8 +88,9 @@ impl Breaker {
 
     /// Leave to send a request now, or how long there will be none.
     pub(super) fn ask(&self, now: impl FnOnce() -> Instant) -> Result<Leave<'_>, Duration> {
-        let pass = if self.calm.load(Ordering::Relaxed) {
-            Pass::Normal
+        let calm = self.calm();
+        let pass = if calm.is_calm() {
+            Pass::Normal(calm.epoch())
         } else {
             let mut machine = self.locked();
             let pass = machine.ask(now());
@@ -101,11 +115,15 @@ impl Breaker {
 
     /// Whether anything is known against it.
     pub(super) fn is_calm(&self) -> bool {
-        self.calm.load(Ordering::Relaxed)
+        self.calm().is_calm()
+    }
+
+    fn calm(&self) -> Calm {
+        Calm(self.calm.load(Ordering::Relaxed))
     }
 
     fn show(&self, machine: &Machine) {
-        self.calm.store(machine.is_calm(), Ordering::Relaxed);
+        self.calm.store(machine.calm().0, Ordering::Relaxed);
         self.metrics.show(machine.state);
     }
 
@@ -120,7 +138,8 @@ impl Leave<'_> {
     /// The provider answered.
     pub(super) fn succeeded(mut self) {
         self.told = true;
-        if self.pass == Pass::Normal && self.breaker.is_calm() {
+        let calm = self.breaker.calm();
+        if calm.is_calm() && self.pass == Pass::Normal(calm.epoch()) {
             return;
         }
         let mut machine = self.breaker.locked();
@@ -153,21 +172,30 @@ impl Machine {
         Self {
             state: State::Closed { failures: 0 },
             probes: 0,
+            probed_until: None,
+            cool_down: Duration::ZERO,
+            epoch: 0,
         }
     }
 
-    fn is_calm(&self) -> bool {
-        self.state == State::Closed { failures: 0 }
+    fn calm(&self) -> Calm {
+        let is_calm = self.state == State::Closed { failures: 0 };
+        Calm(self.epoch << 1 | u64::from(is_calm))
     }
 
     fn ask(&mut self, now: Instant) -> Result<Pass, Duration> {
         match self.state {
-            State::Closed { .. } => return Ok(Pass::Normal),
+            State::Closed { .. } => return Ok(Pass::Normal(self.epoch)),
             State::Open { until } if now < until => return Err(until - now),
-            State::HalfOpen { probe: Some(_) } => return Err(PROBE_PATIENCE),
-            State::Open { .. } | State::HalfOpen { probe: None } => {}
+            State::HalfOpen { probe: Some(_) }
+                if self.probed_until.is_none_or(|until| now < until) =>
+            {
+                return Err(PROBE_PATIENCE);
+            }
+            State::Open { .. } | State::HalfOpen { .. } => {}
         }
         self.probes += 1;
+        self.probed_until = now.checked_add(self.cool_down);
         self.state = State::HalfOpen {
             probe: Some(self.probes),
         };
@@ -176,8 +204,10 @@ impl Machine {
 
     fn succeeded(&mut self, pass: Pass) {
         match (self.state, pass) {
-            (State::Closed { .. }, Pass::Normal) => {}
-            (State::HalfOpen { probe }, Pass::Probe(number)) if probe == Some(number) => {}
+            (State::Closed { .. }, Pass::Normal(epoch)) if epoch == self.epoch => {}
+            (State::HalfOpen { probe }, Pass::Probe(number)) if probe == Some(number) => {
+                self.epoch += 1;
+            }
             _ => return,
         }
         self.state = State::Closed { failures: 0 };
@@ -185,15 +215,17 @@ impl Machine {
 
     fn failed(&mut self, pass: Pass, terms: &config::Breaker, now: Instant, random: u64) {
         match (self.state, pass) {
-            (State::Closed { failures }, Pass::Normal) if failures + 1 < terms.failures.get() => {
+            (State::Closed { failures }, Pass::Normal(epoch)) if epoch == self.epoch => {
                 let failures = failures + 1;
-                self.state = State::Closed { failures };
-                return;
+                if failures < terms.failures.get() {
+                    self.state = State::Closed { failures };
+                    return;
+                }
             }
-            (State::Closed { .. }, Pass::Normal) => {}
             (State::HalfOpen { probe }, Pass::Probe(number)) if probe == Some(number) => {}
             _ => return,
         }
+        self.cool_down = terms.cool_down;
         let until = now + terms.cool_down + fraction(terms.cool_down / 5, random);
         self.state = State::Open { until };
     }
@@ -206,6 +238,18 @@ impl Machine {
         {
             self.state = State::HalfOpen { probe: None };
         }
+    }
+}
+
+// === impl Calm ===
+
+impl Calm {
+    fn is_calm(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    fn epoch(self) -> u64 {
+        self.0 >> 1
     }
 }
 

@@ -4,6 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// A request let through before it ever opened.
+const NORMAL: Pass = Pass::Normal(0);
+
 fn terms() -> config::Breaker {
     config::Breaker {
         failures: NonZeroU32::new(3).unwrap(),
@@ -14,7 +17,7 @@ fn terms() -> config::Breaker {
 fn opened(now: Instant) -> Machine {
     let mut machine = Machine::new();
     for _ in 0..3 {
-        machine.failed(Pass::Normal, &terms(), now, 0);
+        machine.failed(NORMAL, &terms(), now, 0);
     }
     machine
 }
@@ -22,13 +25,13 @@ fn opened(now: Instant) -> Machine {
 #[test]
 fn it_opens_after_failures_in_a_row_and_not_before() {
     let (mut machine, now) = (Machine::new(), Instant::now());
-    machine.failed(Pass::Normal, &terms(), now, 0);
-    machine.failed(Pass::Normal, &terms(), now, 0);
-    machine.succeeded(Pass::Normal);
-    machine.failed(Pass::Normal, &terms(), now, 0);
-    machine.failed(Pass::Normal, &terms(), now, 0);
-    assert_eq!(machine.ask(now), Ok(Pass::Normal), "a success came between");
-    machine.failed(Pass::Normal, &terms(), now, 0);
+    machine.failed(NORMAL, &terms(), now, 0);
+    machine.failed(NORMAL, &terms(), now, 0);
+    machine.succeeded(NORMAL);
+    machine.failed(NORMAL, &terms(), now, 0);
+    machine.failed(NORMAL, &terms(), now, 0);
+    assert_eq!(machine.ask(now), Ok(NORMAL), "a success came between");
+    machine.failed(NORMAL, &terms(), now, 0);
     assert_eq!(machine.ask(now), Err(Duration::from_secs(10)));
 }
 
@@ -37,7 +40,7 @@ fn it_stays_open_up_to_a_fifth_longer() {
     let now = Instant::now();
     let mut machine = Machine::new();
     for _ in 0..3 {
-        machine.failed(Pass::Normal, &terms(), now, u64::MAX);
+        machine.failed(NORMAL, &terms(), now, u64::MAX);
     }
     assert_eq!(machine.ask(now), Err(Duration::from_secs(12)));
 }
@@ -51,7 +54,7 @@ fn a_probe_that_succeeds_closes_it() {
     assert_eq!(probe, Pass::Probe(1));
     assert_eq!(machine.ask(later), Err(PROBE_PATIENCE), "one at a time");
     machine.succeeded(probe);
-    assert!(machine.is_calm());
+    assert!(machine.calm().is_calm());
 }
 
 #[test]
@@ -81,18 +84,48 @@ fn a_probe_that_is_given_up_makes_way_for_another() {
 }
 
 #[test]
+fn a_probe_without_a_verdict_for_a_cool_down_is_not_waited_for() {
+    let now = Instant::now();
+    let mut machine = opened(now);
+    let later = now + Duration::from_secs(10);
+    let slow = machine.ask(later).unwrap();
+    let much_later = later + Duration::from_secs(10);
+    let probe = machine.ask(much_later).unwrap();
+    assert_eq!(probe, Pass::Probe(2));
+    machine.failed(slow, &terms(), much_later, 0);
+    machine.succeeded(probe);
+    assert!(machine.calm().is_calm(), "the slow one's verdict is late");
+}
+
+#[test]
+fn what_was_sent_before_it_opened_counts_for_nothing_after_it_closed_again() {
+    let now = Instant::now();
+    let mut machine = opened(now);
+    let later = now + Duration::from_secs(10);
+    let probe = machine.ask(later).unwrap();
+    machine.succeeded(probe);
+    for _ in 0..90 {
+        machine.failed(NORMAL, &terms(), later, 0);
+    }
+    assert_eq!(machine.ask(later), Ok(Pass::Normal(1)));
+    machine.failed(Pass::Normal(1), &terms(), later, 0);
+    machine.succeeded(NORMAL);
+    assert!(!machine.calm().is_calm(), "nor does a success");
+}
+
+#[test]
 fn what_is_heard_late_counts_for_nothing() {
     let now = Instant::now();
     let mut machine = opened(now);
-    machine.succeeded(Pass::Normal);
+    machine.succeeded(NORMAL);
     assert_eq!(machine.ask(now), Err(Duration::from_secs(10)), "still open");
     let probe = machine.ask(now + Duration::from_secs(10)).unwrap();
-    machine.failed(Pass::Normal, &terms(), now, 0);
+    machine.failed(NORMAL, &terms(), now, 0);
     machine.succeeded(Pass::Probe(7));
     assert_eq!(machine.state, State::HalfOpen { probe: Some(1) });
     machine.succeeded(probe);
     machine.failed(probe, &terms(), now, 0);
-    assert!(machine.is_calm(), "a verdict is given once");
+    assert!(machine.calm().is_calm(), "a verdict is given once");
 }
 
 /// What may happen next.
@@ -122,12 +155,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: never two probes at once, nobody let through before the cool-down is over, and
+    /// Whatever happens in whatever order: never two probes within a cool-down, nobody let through before the cool-down is over, and
     /// never shut for ever.
     #[test]
-    fn never_more_than_one_probe(steps in steps()) {
+    fn never_more_than_one_probe_within_a_cool_down(steps in steps()) {
         let mut machine = Machine::new();
         let mut now = Instant::now();
+        let mut probed_at = now;
         let mut under_way: Vec<Pass> = Vec::new();
         for step in steps {
             match step {
@@ -137,8 +171,13 @@ proptest! {
                     let Ok(pass) = machine.ask(now) else { continue };
                     match before {
                         State::Open { until } => prop_assert!(now >= until),
-                        State::HalfOpen { probe } => prop_assert_eq!(probe, None),
-                        State::Closed { .. } => prop_assert_eq!(pass, Pass::Normal),
+                        State::HalfOpen { probe } => {
+                            prop_assert!(probe.is_none() || probed_at + terms().cool_down <= now);
+                        }
+                        State::Closed { .. } => prop_assert!(matches!(pass, Pass::Normal(_))),
+                    }
+                    if matches!(pass, Pass::Probe(_)) {
+                        probed_at = now;
                     }
                     under_way.push(pass);
                 }
@@ -149,12 +188,10 @@ proptest! {
                         (End::Failed, pass) => machine.failed(pass, &terms(), now, 0),
                         (End::Succeeded, pass) => machine.succeeded(pass),
                         (End::GivenUp, Pass::Probe(number)) => machine.given_up(number),
-                        (End::GivenUp, Pass::Normal) => {}
+                        (End::GivenUp, Pass::Normal(_)) => {}
                     }
                 }
             }
-            let probes = under_way.iter().filter(|pass| **pass != Pass::Normal).count();
-            prop_assert!(probes <= 1, "{probes} probes at once");
         }
         for pass in under_way {
             if let Pass::Probe(number) = pass {

@@ -59,12 +59,19 @@ impl Budget {
             .paid_until
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let passed = now.saturating_duration_since(*paid_until).min(MINUTE);
-        let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
-        let due = full(terms) * millis / MINUTE_MILLIS;
-        // What is less than a hundredth is paid when it has become one.
-        if due > 0 || passed == MINUTE {
+        let passed = now.saturating_duration_since(*paid_until);
+        if passed >= MINUTE {
+            // A minute's worth is as much as there can be.
             *paid_until = now;
+            self.pay_in(full(terms), full(terms));
+            return;
+        }
+        let micros = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
+        let due = full(terms) * micros / MINUTE_MICROS;
+        // What is less than a hundredth is paid when it has become one.
+        if due > 0 {
+            let paid_for = (due * MINUTE_MICROS).div_ceil(full(terms));
+            *paid_until += Duration::from_micros(paid_for.min(micros));
             self.pay_in(due, full(terms));
         }
     }
@@ -85,7 +92,7 @@ fn full(terms: &Retry) -> u64 {
 /// A retry, in hundredths of one.
 const RETRY: u64 = 100;
 const MINUTE: Duration = Duration::from_secs(60);
-const MINUTE_MILLIS: u64 = 60_000;
+const MINUTE_MICROS: u64 = 60_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -128,6 +135,20 @@ mod tests {
         assert_eq!(taken(start + Duration::from_secs(9)), 0);
         assert_eq!(taken(start + Duration::from_secs(10)), 1);
         assert_eq!(taken(start + Duration::from_secs(3600)), 6);
+    }
+
+    #[test]
+    fn time_that_is_asked_for_in_small_pieces_is_paid_in_full() {
+        let (terms, start) = (terms(0, 10), Instant::now());
+        let budget = Budget::new(&terms, start);
+        // Each piece is worth almost two hundredths.
+        let taken = (0..=510)
+            .filter(|piece| budget.take(&terms, start + Duration::from_millis(119) * *piece));
+        assert_eq!(
+            taken.count(),
+            10 + 10,
+            "what there was, and a minute's worth"
+        );
     }
 
     #[test]

@@ -199,15 +199,17 @@ impl CareMetrics {
 
     pub(crate) fn breaker(&self, provider: &Arc<str>, model: &Arc<str>) -> BreakerMetrics {
         let gauge = |state| {
-            let label = Breaker {
-                provider: Arc::clone(provider),
-                model: Arc::clone(model),
-                state,
-            };
+            let label = Breaker::of(provider, model, state);
             (state, self.breakers.get_or_create_owned(&label))
         };
         BreakerMetrics {
             states: State::NAMES.map(gauge),
+        }
+    }
+
+    pub(crate) fn forget_breaker(&self, provider: &Arc<str>, model: &Arc<str>) {
+        for state in State::NAMES {
+            self.breakers.remove(&Breaker::of(provider, model, state));
         }
     }
 
@@ -226,6 +228,18 @@ impl CareMetrics {
             waits: self.waits.get_or_create_owned(&label),
             full: turned("full"),
             too_long: turned("waited_too_long"),
+        }
+    }
+}
+
+// === impl Breaker ===
+
+impl Breaker {
+    fn of(provider: &Arc<str>, model: &Arc<str>, state: &'static str) -> Self {
+        Self {
+            provider: Arc::clone(provider),
+            model: Arc::clone(model),
+            state,
         }
     }
 }

@@ -14,16 +14,27 @@ use hyper::body::Incoming;
 
 use super::link::Link;
 use super::pool::Pool;
+use super::trunk::Berth;
 use super::wire::Chunked;
 
 /// A reply body. Dropped before its end, it cancels the request.
 #[derive(Debug)]
 pub(crate) struct Arriving {
     incoming: Incoming,
-    /// Drives the body, and is idle after it. HTTP/2 has its own task, and none.
-    link: Option<(Box<Link>, Arc<Pool>)>,
+    way: Way,
     /// What came after what was passed on last.
     held: Option<Next>,
+}
+
+/// What a body arrives over, as long as it does.
+#[derive(Debug)]
+enum Way {
+    /// Nothing any more.
+    Over,
+    /// Drives the body, and is idle after it.
+    Own(Box<Link>, Arc<Pool>),
+    /// Driven by a task of its own; only the place is held.
+    Shared(#[expect(dead_code, reason = "held, not read")] Berth),
 }
 
 /// What a body says when it is polled.
@@ -41,7 +52,7 @@ impl Arriving {
     pub(super) fn over(link: Box<Link>, pool: &Arc<Pool>, incoming: Incoming) -> Self {
         let mut body = Self {
             incoming,
-            link: Some((link, Arc::clone(pool))),
+            way: Way::Own(link, Arc::clone(pool)),
             held: None,
         };
         body.leave_at_end();
@@ -49,21 +60,23 @@ impl Arriving {
     }
 
     /// A body that arrives as one stream of a shared connection.
-    pub(super) fn shared(incoming: Incoming) -> Self {
-        Self {
+    pub(super) fn shared(berth: Berth, incoming: Incoming) -> Self {
+        let mut body = Self {
             incoming,
-            link: None,
+            way: Way::Shared(berth),
             held: None,
-        }
+        };
+        body.leave_at_end();
+        body
     }
 
     /// The next frame as it came.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        let Self { incoming, link, .. } = self;
+        let Self { incoming, way, .. } = self;
         let mut incoming = Pin::new(incoming);
-        let next = ready!(match link {
-            None => incoming.poll_frame(cx),
-            Some((link, _)) => {
+        let next = ready!(match way {
+            Way::Over | Way::Shared(_) => incoming.poll_frame(cx),
+            Way::Own(link, _) => {
                 match ready!(link.poll_chunks(cx)) {
                     Chunked::Broken => return Poll::Ready(Some(Err(Broken))),
                     Chunked::Data(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
@@ -87,7 +100,7 @@ impl Arriving {
     }
 
     fn let_go(&mut self) {
-        if let Some((link, pool)) = self.link.take() {
+        if let Way::Own(link, pool) = std::mem::replace(&mut self.way, Way::Over) {
             pool.put(link);
         }
     }

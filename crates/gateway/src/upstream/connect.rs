@@ -2,12 +2,17 @@
 
 use std::error::Error;
 use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
@@ -16,14 +21,21 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use super::UpstreamFault;
+use super::{UpstreamFault, cause};
 use crate::config::{HttpVersion, Mistake, Provider};
 
 /// Resolves, connects and shakes hands, all within one deadline.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
-    https: HttpsConnector<HttpConnector>,
+    https: HttpsConnector<HttpConnector<Names>>,
     within: Duration,
+}
+
+/// Where names lead: to the one address that was given, if one was.
+#[derive(Clone, Debug)]
+struct Names {
+    always: Option<SocketAddr>,
+    system: GaiResolver,
 }
 
 /// A connection to a provider, with or without TLS.
@@ -31,7 +43,10 @@ pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 impl Connector {
     pub(super) fn build(provider: &Provider, within: Duration) -> Result<Self, Mistake> {
-        let mut http = HttpConnector::new();
+        let mut http = HttpConnector::new_with_resolver(Names {
+            always: provider.address,
+            system: GaiResolver::new(),
+        });
         http.enforce_http(false); // https is the TLS layer's affair
         http.set_nodelay(true);
         http.set_keepalive(Some(TCP_KEEPALIVE));
@@ -49,19 +64,49 @@ impl Connector {
     /// A new connection to where `base` is.
     pub(super) async fn connect(&self, base: Uri) -> Result<Stream, UpstreamFault> {
         let mut https = self.https.clone();
+        let host = base.host().unwrap_or_default().to_owned();
         let connected = async {
             poll_fn(|cx| https.poll_ready(cx)).await?;
             https.call(base).await
         };
-        match tokio::time::timeout(self.within, connected).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(UpstreamFault::Unreachable {
-                reason: root(&*error).to_string(),
-            }),
-            Err(_) => Err(UpstreamFault::ConnectTimedOut {
-                within: self.within,
-            }),
+        let made = self.within(async { Ok(connected.await) }).await?;
+        made.map_err(|error| {
+            let reason = root(&*error).to_string();
+            match cause(&*error) {
+                Some(rustls::Error::InvalidCertificate(_)) => {
+                    UpstreamFault::Untrusted { host, reason }
+                }
+                _ => UpstreamFault::Unreachable { reason },
+            }
+        })
+    }
+
+    /// A step of connecting, which has the time that connecting may take.
+    pub(super) async fn within<T>(
+        &self,
+        step: impl Future<Output = Result<T, UpstreamFault>>,
+    ) -> Result<T, UpstreamFault> {
+        let within = self.within;
+        let done = tokio::time::timeout(within, step).await;
+        done.unwrap_or(Err(UpstreamFault::ConnectTimedOut { within }))
+    }
+}
+
+impl Service<Name> for Names {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.system.poll_ready(cx)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        if let Some(address) = self.always {
+            return Box::pin(std::future::ready(Ok(vec![address].into_iter())));
         }
+        let found = self.system.call(name);
+        Box::pin(async move { Ok(found.await?.collect::<Vec<_>>().into_iter()) })
     }
 }
 

@@ -2,24 +2,25 @@
 //!
 //! HTTP/1.1: a stack, the latest on top, so that a quiet hour shrinks it. An idle connection is polled by nobody; whether
 //! the provider closed it is looked at when it is taken, and now and then by a task that lives as long as there are any.
-//! HTTP/2: one connection for all, run by a task of its own.
+//! HTTP/2: few connections that are shared, each run by a task of its own.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use farrier_serve::Tracker;
-use hyper::client::conn::http2::SendRequest;
 use tokio::sync::watch;
 
-use super::Segments;
+use super::UpstreamFault;
 use super::link::Link;
+use super::trunk::Trunk;
+use super::trunks::Trunks;
 
 /// The idle connections of one provider.
 #[derive(Debug)]
 pub(super) struct Pool {
     stack: Mutex<Stack>,
-    shared: Mutex<Option<SendRequest<Segments>>>,
+    pub(super) trunks: Trunks,
     tasks: Tracker,
     /// Closed with the pool, which ends its sweeper.
     alive: watch::Sender<()>,
@@ -28,8 +29,8 @@ pub(super) struct Pool {
 #[derive(Debug, Default)]
 struct Stack {
     /// Each with the sweep after which it was put here.
-    idle: VecDeque<(u64, Box<Link>)>,
-    sweeps: u64,
+    idle: VecDeque<(usize, Box<Link>)>,
+    sweeps: usize,
     swept: bool,
 }
 
@@ -40,7 +41,7 @@ impl Pool {
     pub(super) fn new(tasks: Tracker) -> Arc<Self> {
         Arc::new(Self {
             stack: Mutex::default(),
-            shared: Mutex::default(),
+            trunks: Trunks::default(),
             tasks,
             alive: watch::Sender::new(()),
         })
@@ -65,31 +66,28 @@ impl Pool {
         let sweeps = stack.sweeps;
         stack.idle.push_back((sweeps, link));
         let beyond = (stack.idle.len() > MAX_IDLE).then(|| stack.idle.pop_front());
-        let unswept = !std::mem::replace(&mut stack.swept, true);
         drop(stack);
         drop(beyond); // closed without the lock
+        self.keep_swept();
+    }
+
+    /// Gives what came of making a shared connection to those who wait for it.
+    pub(super) fn give(self: &Arc<Self>, id: u64, made: Result<Option<Arc<Trunk>>, UpstreamFault>) {
+        let is_made = matches!(made, Ok(Some(_)));
+        self.trunks.give(id, made);
+        if is_made {
+            self.keep_swept();
+        }
+    }
+
+    /// Starts the sweeper, if it is not running.
+    fn keep_swept(self: &Arc<Self>) {
+        let unswept = !std::mem::replace(&mut self.stack().swept, true);
         if unswept {
             drop(
                 self.tasks
                     .spawn(sweep(Arc::downgrade(self), self.alive.subscribe())),
             );
-        }
-    }
-
-    /// The connection that all requests share, if the provider speaks HTTP/2 and there is one.
-    pub(super) fn shared(&self) -> Option<SendRequest<Segments>> {
-        let mut shared = lock(&self.shared);
-        if shared.as_ref().is_some_and(SendRequest::is_closed) {
-            *shared = None;
-        }
-        shared.clone()
-    }
-
-    /// Shares a new HTTP/2 connection, unless another came first: then this one ends with its own request.
-    pub(super) fn share(&self, sender: &SendRequest<Segments>) {
-        let mut shared = lock(&self.shared);
-        if shared.as_ref().is_none_or(SendRequest::is_closed) {
-            *shared = Some(sender.clone());
         }
     }
 
@@ -106,7 +104,9 @@ impl Pool {
                 closed.push(link);
             }
         }
-        stack.swept = !stack.idle.is_empty();
+        // Looked at while whoever adds one waits to ask whether it is swept.
+        let are_trunks = self.trunks.sweep(MAX_SWEEPS);
+        stack.swept = !stack.idle.is_empty() || are_trunks;
         let left = stack.swept;
         drop(stack);
         drop(closed); // without the lock
@@ -131,8 +131,8 @@ async fn sweep(pool: Weak<Pool>, mut alive: watch::Receiver<()>) {
     }
 }
 
-/// A poisoned lock is still a list of connections.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// A poisoned lock still guards connections.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -143,7 +143,7 @@ const MAX_IDLE: usize = 256;
 const SWEEP: Duration = Duration::from_secs(15);
 
 /// Sweeps that an idle connection survives: 90 seconds. Providers close theirs on their own terms.
-const MAX_SWEEPS: u64 = 6;
+const MAX_SWEEPS: usize = 6;
 
 #[cfg(test)]
 #[path = "pool_tests.rs"]

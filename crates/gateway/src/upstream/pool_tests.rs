@@ -1,8 +1,10 @@
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use super::super::Segments;
+use super::super::trunks::Found;
 use super::*;
 
 /// An idle connection, and the provider's end of it.
@@ -89,4 +91,47 @@ async fn the_task_that_sweeps_ends_with_the_pool() {
     assert_eq!(tasks.idle(Duration::ZERO).await, 1);
     drop(pool);
     assert_eq!(tasks.idle(Duration::from_secs(1)).await, 0);
+}
+
+/// A shared connection, made as requests make it, and the provider's end of it.
+async fn shared(pool: &Arc<Pool>, tasks: &Tracker) -> TcpStream {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (ours, theirs) = tokio::join!(TcpStream::connect(addr), listener.accept());
+    let mut theirs = theirs.unwrap().0;
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    theirs.write_all(&settings).await.unwrap();
+    let trunk = Trunk::over(TokioIo::new(ours.unwrap()).into(), tasks).await;
+    let Found::Make(id, given) = pool.trunks.find() else {
+        panic!("there was no connection yet");
+    };
+    pool.give(id, trunk.map(Some));
+    drop(given.await.unwrap().unwrap().expect("it has a place"));
+    theirs
+}
+
+/// Reads what there is, and whether that was all.
+async fn is_ended(theirs: &mut TcpStream) -> bool {
+    let mut said = Vec::new();
+    let read = timeout(Duration::from_millis(100), theirs.read_to_end(&mut said));
+    read.await.is_ok()
+}
+
+#[tokio::test]
+async fn a_shared_connection_that_carries_nothing_for_too_long_is_closed() {
+    let tasks = Tracker::new();
+    let pool = Pool::new(tasks.clone());
+    let mut peer = shared(&pool, &tasks).await;
+    let berth = pool.trunks.berth().unwrap();
+    for _ in 0..=2 * MAX_SWEEPS {
+        assert!(pool.sweep(), "it carries something");
+    }
+    drop(berth);
+    for _ in 0..MAX_SWEEPS {
+        assert!(pool.sweep());
+    }
+    assert!(!is_ended(&mut peer).await);
+    assert!(!pool.sweep());
+    assert!(is_ended(&mut peer).await);
+    assert!(pool.trunks.berth().is_none());
 }

@@ -217,3 +217,34 @@ async fn a_reload_forgets_no_failure() {
     assert_eq!(answered(&gateway, PLAIN).await.status, 503);
     assert_eq!(state(&gateway, PLAIN).await, "open");
 }
+
+#[tokio::test]
+async fn what_is_known_of_a_provider_at_one_place_says_nothing_of_another() {
+    let upstream = ScriptedUpstream::bind().await;
+    let gateway = wary(&upstream, LONG).run().await;
+    for _ in 0..2 {
+        exchange(&gateway, &upstream, PLAIN, TROUBLE).await;
+    }
+    let elsewhere = ScriptedUpstream::bind().await;
+    let moved = wary(&elsewhere, LONG).config;
+    gateway.reloader.reload(moved).unwrap();
+    let status = exchange(&gateway, &elsewhere, PLAIN, "200 OK").await;
+    assert_eq!(status, 200);
+    assert_eq!(state(&gateway, PLAIN).await, "closed");
+}
+
+#[tokio::test]
+async fn a_breaker_that_is_switched_off_is_no_longer_on_the_page() {
+    let upstream = ScriptedUpstream::bind().await;
+    let gateway = wary(&upstream, LONG).run().await;
+    for _ in 0..2 {
+        exchange(&gateway, &upstream, PLAIN, TROUBLE).await;
+    }
+    let mut off = wary(&upstream, LONG).config;
+    off.providers[0].care.breaker = None;
+    gateway.reloader.reload(off).unwrap();
+    let status = exchange(&gateway, &upstream, PLAIN, "200 OK").await;
+    assert_eq!(status, 200);
+    let page = gateway.metrics().await;
+    assert!(!page.contains("farrier_breaker_state{"), "{page}");
+}

@@ -31,7 +31,7 @@ async fn one_that_cannot_be_reached_is_a_502_that_says_why() {
         message,
         format!(
             "provider \"scripted\" ({addr}): expected a connection, got: Connection refused (os error 111); \
-             check base_url, ca_file and the network"
+             check base_url and the network"
         )
     );
     let page = gateway.metrics().await;

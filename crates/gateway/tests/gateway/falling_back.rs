@@ -91,6 +91,39 @@ async fn the_next_answers_in_need_and_everyone_is_told() {
 }
 
 #[tokio::test]
+async fn a_fallback_that_refuses_the_key_does_not_hide_that_the_first_was_only_busy() {
+    let upstreams = three_upstreams().await;
+    let gateway = three(&upstreams).run().await;
+    let mut client = gateway.client().await;
+    client.post("/v1/chat/completions", ask(PLAIN)).await;
+    refused(&upstreams[0], "429 Too Many Requests\r\nretry-after: 7").await;
+    refused(&upstreams[1], "401 Unauthorized").await;
+    refused(&upstreams[2], "404 Not Found").await;
+    let response = client.response().await;
+    assert_eq!(response.status, 429);
+    assert_eq!(response.headers.first("retry-after"), Some("7"));
+    assert_eq!(response.headers.first("x-farrier-answered-by"), None);
+}
+
+#[tokio::test]
+async fn nobody_is_asked_when_the_time_for_the_whole_is_over() {
+    let upstreams = three_upstreams().await;
+    let mut setup = three(&upstreams);
+    setup.config.deadlines.reply = Duration::from_millis(200);
+    setup.config.deadlines.first_byte = Duration::from_secs(60);
+    let gateway = setup.run().await;
+    let mut client = gateway.client().await;
+    client.post("/v1/chat/completions", ask(PLAIN)).await;
+    let (_silent, _) = upstreams[0].recv().await;
+    let response = client.response().await;
+    let (_, code, message) = error(&response.text());
+    assert_eq!((response.status, code.as_str()), (504, "upstream_timeout"));
+    assert!(message.contains("left of the reply deadline"), "{message}");
+    let page = gateway.metrics().await;
+    assert!(!page.contains("farrier_fallbacks_total{"), "{page}");
+}
+
+#[tokio::test]
 async fn the_route_s_own_target_answers_without_a_word_of_ours() {
     let upstreams = three_upstreams().await;
     let gateway = three(&upstreams).run().await;

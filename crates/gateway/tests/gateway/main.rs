@@ -20,6 +20,7 @@ mod reloading;
 mod remembering;
 mod retrying;
 mod secrets;
+mod sharing;
 mod support;
 mod tls;
 mod tracing_wire;

@@ -131,10 +131,11 @@ async fn a_certificate_of_an_unknown_authority_is_refused_and_named() {
     let (_, code, message) = error(&response.text());
     assert_eq!(
         (response.status, code.as_str()),
-        (502, "upstream_unreachable")
+        (502, "upstream_untrusted")
     );
-    assert!(
-        message.contains("invalid peer certificate") && message.contains("ca_file"),
-        "{message}"
-    );
+    let told = ["invalid peer certificate", "ca_file", "localhost"];
+    assert!(told.iter().all(|part| message.contains(part)), "{message}");
+    // It would be as unknown the next time.
+    let page = gateway.metrics().await;
+    assert!(!page.contains("farrier_upstream_retries_total{"), "{page}");
 }

@@ -13,7 +13,7 @@ use crate::gateway_key;
 use crate::route::{self, MESSAGES, RESPONSES};
 use crate::settings::{Mistakes, Reading, Setting};
 use crate::transcript::{Transcript, TranscriptError};
-use crate::{Devices, Harness, Health, Launch, NoVersion, Place, Request, Task};
+use crate::{Devices, Harness, Health, Launch, NoVersion, Place, Request, Task, Trial};
 
 /// A client that is configured by its environment: see the module.
 #[derive(Debug)]
@@ -87,6 +87,10 @@ impl Harness for Environment {
             }],
             notes,
         })
+    }
+
+    fn trial(&self, _package: &Path) -> Option<Trial> {
+        None
     }
 
     fn launch(&self, _task: &Task<'_>, _place: &Place<'_>) -> Option<Launch> {

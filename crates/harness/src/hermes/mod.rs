@@ -18,7 +18,7 @@ use crate::configuration::{ConfigFile, Configuration, Content};
 use crate::route;
 use crate::settings::{Mistake, Mistakes, Reading, Setting};
 use crate::transcript::{Transcript, TranscriptError};
-use crate::{Devices, Harness, Health, Launch, NoVersion, Place, Request, Task};
+use crate::{Devices, Harness, Health, Launch, NoVersion, Place, Request, Task, Trial};
 
 use build::Parts;
 use input::Input;
@@ -94,6 +94,10 @@ impl Harness for Hermes {
             ],
             notes,
         })
+    }
+
+    fn trial(&self, _package: &Path) -> Option<Trial> {
+        None
     }
 
     fn launch(&self, task: &Task<'_>, place: &Place<'_>) -> Option<Launch> {

@@ -9,6 +9,7 @@ use serde_json::Number;
 
 use super::agents::Agent;
 use super::input::{DeviceAuth, Input, Telemetry};
+use super::plugins::Loaded;
 use super::versions::{AgentsShape, Version};
 use crate::document::Document;
 use crate::placeholder;
@@ -22,6 +23,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) effects: &'a OpenclawEffects,
     /// The model's `compat`, as the version takes it.
     pub(crate) compat: &'a [(String, Document)],
+    pub(crate) plugins: &'a [Loaded],
     pub(crate) version: &'a Version,
 }
 
@@ -247,8 +249,8 @@ impl Parts<'_> {
         if self.input.telemetry.is_some() {
             entries.push(("diagnostics-otel", enabled(true)));
         }
-        let ids = self.effects.plugins.iter();
-        entries.extend(ids.map(|id| (id.as_str(), enabled(true))));
+        let ids = self.plugins.iter().map(|plugin| plugin.id.as_str());
+        entries.extend(ids.map(|id| (id, enabled(true))));
         if let Some(service) = self.input.web_search {
             let key = placeholder::for_variable(service.key_variable);
             let search = Document::object([("apiKey", key.into())]);
@@ -257,9 +259,15 @@ impl Parts<'_> {
             entries.push((service.provider, Document::object(entry)));
         }
         let mut plugins = vec![("entries", Document::object(entries))];
-        if !self.effects.load_paths.is_empty() {
-            let paths = Document::list(self.effects.load_paths.iter().map(String::as_str));
-            plugins.push(("load", Document::object([("paths", paths)])));
+        let mut directories: Vec<&str> = Vec::new();
+        for plugin in self.plugins {
+            if !directories.contains(&plugin.directory.as_str()) {
+                directories.push(&plugin.directory);
+            }
+        }
+        if !directories.is_empty() {
+            let load = [("paths", Document::list(directories))];
+            plugins.push(("load", Document::object(load)));
         }
         Document::object(plugins)
     }

@@ -29,6 +29,8 @@ pub(crate) struct Input {
     /// The model's `compat` as given, and where it is from.
     pub(crate) compat: Option<(String, String)>,
     pub(crate) extra: ExtraAgents,
+    /// The directory that plugins were staged to.
+    pub(crate) plugins: Option<String>,
     pub(crate) channels: Vec<(String, Document)>,
     pub(crate) web_search: Option<WebSearch>,
     pub(crate) telemetry: Option<Telemetry>,
@@ -86,6 +88,7 @@ pub(crate) static SETTINGS: &[&Setting] = &[
     &HEARTBEAT,
     &AGENTS,
     &HOME,
+    &PLUGINS,
     &PORT,
     &CHAT_URL,
     &DISABLE_DEVICE_AUTH,
@@ -155,6 +158,11 @@ static HOME: Setting = Setting::new(
     "home",
     "DIR",
     "The home directory of whoever runs OpenClaw [default: /sandbox]",
+);
+static PLUGINS: Setting = Setting::new(
+    "plugins",
+    "DIR",
+    "Where OpenClaw finds what farrier stage put together [default: where manifests say, if they do]",
 );
 static PORT: Setting = Setting::new(
     "port",
@@ -252,6 +260,7 @@ impl Input {
                 .given(&COMPAT)
                 .map(|given| (given.from, given.text)),
             extra: extra_agents(reading_it, route),
+            plugins: absolute(reading_it, &PLUGINS),
             channels: channels(reading_it),
             web_search: web_search(reading_it),
             telemetry: telemetry(reading_it),
@@ -336,10 +345,7 @@ fn proxy(reading: &mut Reading<'_>, route: RouteBounds<'_>) -> Option<String> {
 }
 
 fn extra_agents(reading: &mut Reading<'_>, route: RouteBounds<'_>) -> ExtraAgents {
-    let home = reading.parsed(&HOME, "an absolute path", |text| {
-        text.starts_with('/')
-            .then(|| text.trim_end_matches('/').to_owned())
-    });
+    let home = absolute(reading, &HOME);
     let Some(given) = reading.given(&AGENTS) else {
         return ExtraAgents::default();
     };
@@ -352,6 +358,13 @@ fn extra_agents(reading: &mut Reading<'_>, route: RouteBounds<'_>) -> ExtraAgent
             reading.wrong(&given.from, message);
         }
         ExtraAgents::default()
+    })
+}
+
+fn absolute(reading: &mut Reading<'_>, setting: &'static Setting) -> Option<String> {
+    reading.parsed(setting, "an absolute path", |text| {
+        let path = text.trim_end_matches('/');
+        text.starts_with('/').then(|| path.to_owned())
     })
 }
 

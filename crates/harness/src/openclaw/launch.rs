@@ -55,8 +55,8 @@ pub(crate) fn launch(task: &Task<'_>, place: &Place<'_>) -> Launch {
     }
 }
 
-/// Whether the gateway lives. With device pairing on it wants a token first, and lives all
-/// the same.
+/// Whether the gateway lives: every version that is known answers here, and alike at
+/// `/healthz`. With device pairing on it wants a token first, and lives all the same.
 pub(crate) fn health(port: u16) -> Health {
     Health {
         url: format!("http://127.0.0.1:{port}/health"),

@@ -10,7 +10,9 @@ mod build;
 mod chat_url;
 mod input;
 mod launch;
+mod plugins;
 mod sessions;
+mod trial;
 mod versions;
 
 use std::path::Path;
@@ -23,7 +25,7 @@ use crate::document::Document;
 use crate::route::{self, MESSAGES, RESPONSES, is_managed};
 use crate::settings::{Mistake, Mistakes, Reading, Setting};
 use crate::transcript::{Transcript, TranscriptError};
-use crate::{Devices, Harness, Health, Launch, NoVersion, Place, Request, Task};
+use crate::{Devices, Harness, Health, Launch, NoVersion, Place, Request, Task, Trial};
 
 use build::Parts;
 use input::{Input, RouteBounds};
@@ -84,6 +86,7 @@ impl Harness for OpenClaw {
         };
         let (input, mut notes) = Input::read(Reading::new(request.look), bounds)?;
         notes.extend(version_note(request.version, &version));
+        notes.extend(search_note(&input, &version));
 
         let incoming = input.compat.as_ref();
         let incoming = IncomingCompat {
@@ -103,11 +106,15 @@ impl Harness for OpenClaw {
         })?;
         streams_usage(&client.provider_key, &mut compat);
 
+        let staged = input.plugins.as_deref();
+        let (plugins, left_aside) = plugins::loaded(&effects.plugins, staged, &version);
+        notes.extend(left_aside);
         let parts = Parts {
             input: &input,
             route: request.route,
             effects: &effects,
             compat: &compat,
+            plugins: &plugins,
             version: &version,
         };
         let (document, unknown) = build::configuration(&parts);
@@ -127,6 +134,10 @@ impl Harness for OpenClaw {
             }],
             notes,
         })
+    }
+
+    fn trial(&self, package: &Path) -> Option<Trial> {
+        Some(trial::trial(package))
     }
 
     fn launch(&self, task: &Task<'_>, place: &Place<'_>) -> Option<Launch> {
@@ -174,6 +185,22 @@ fn version_note(given: Option<&str>, version: &Version) -> Option<String> {
         }
         Some(_) => None,
     }
+}
+
+fn search_note(input: &Input, version: &Version) -> Option<String> {
+    let service = input.web_search?.provider;
+    let is_apart = version
+        .traits
+        .search_apart
+        .iter()
+        .any(|apart| apart == service);
+    is_apart.then(|| {
+        let name = &version.name;
+        format!(
+            "OpenClaw {name} refuses the search service {service} until its plugin is installed, \
+             which does not come with it"
+        )
+    })
 }
 
 fn one(from: &str, error: &dyn std::error::Error) -> Mistakes {

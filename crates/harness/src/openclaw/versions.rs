@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::LazyLock;
 
+use farrier_compat::registry::Release;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -33,6 +34,8 @@ pub(crate) struct Traits {
     without: Vec<String>,
     /// Those that are not: the version does by itself what they are for.
     quietly_without: Vec<String>,
+    /// Search services that it refuses until their plugin, which does not come with it, is there.
+    pub(crate) search_apart: Vec<String>,
     /// The keys of a model's `compat`.
     compat: BTreeMap<String, CompatValue>,
 }
@@ -72,6 +75,8 @@ enum CompatValue {
 pub(crate) struct Version {
     /// As its package says.
     pub(crate) name: String,
+    /// By number; of a version that is tried out, the release it is for.
+    pub(crate) release: Release,
     pub(crate) traits: &'static Traits,
     /// It is newer than what was measured.
     pub(crate) is_beyond: bool,
@@ -134,20 +139,21 @@ impl Version {
     /// What is known of a version, by the name its package gives it.
     pub(crate) fn named(name: &str) -> Result<Self, UnknownVersion> {
         let example = TABLE.last().map_or("", |newest| newest.from.as_str());
-        let number = numbers(name).ok_or_else(|| UnknownVersion::NotOne {
+        let release = release(name).ok_or_else(|| UnknownVersion::NotOne {
             example,
             got: name.to_owned(),
         })?;
         let mut newest_first = TABLE.iter().rev();
-        let traits = newest_first.find(|row| numbers(&row.from) <= Some(number));
+        let traits = newest_first.find(|row| self::release(&row.from) <= Some(release));
         let traits = traits.ok_or_else(|| UnknownVersion::TooOld {
             oldest: TABLE.first().map_or("", |oldest| oldest.from.as_str()),
             got: name.to_owned(),
         })?;
         Ok(Self {
             name: name.to_owned(),
+            release,
             traits,
-            is_beyond: Some(number) > numbers(example),
+            is_beyond: Some(release) > self::release(example),
         })
     }
 
@@ -158,6 +164,7 @@ impl Version {
             .expect("the table has rows, and a test counts them");
         Self {
             name: newest.from.clone(),
+            release: release(&newest.from).expect("a test reads every row's"),
             traits: newest,
             is_beyond: false,
         }
@@ -197,11 +204,8 @@ impl Version {
 }
 
 /// Year, month and patch; what follows a hyphen does not count.
-fn numbers(version: &str) -> Option<[u32; 3]> {
-    let release = version.split(['-', '+']).next()?;
-    let mut parts = release.split('.').map(|part| part.parse().ok());
-    let numbers = [parts.next()??, parts.next()??, parts.next()??];
-    parts.next().is_none().then_some(numbers)
+fn release(version: &str) -> Option<Release> {
+    Release::parse(version.split(['-', '+']).next()?)
 }
 
 impl CompatValue {
@@ -236,7 +240,7 @@ mod tests {
 
     #[test]
     fn rows_are_in_order_and_known_types() {
-        let versions: Vec<_> = TABLE.iter().map(|row| numbers(&row.from)).collect();
+        let versions: Vec<_> = TABLE.iter().map(|row| release(&row.from)).collect();
         let known = versions.iter().all(Option::is_some);
         assert!(versions.len() >= 3 && versions.is_sorted() && known);
         for (key, value) in TABLE.iter().flat_map(|row| &row.compat) {

@@ -6,7 +6,8 @@
 //! <out>/Dockerfile.farrier          a fragment that copies both to where the harness loads them from
 //! ```
 //!
-//! Nothing here knows a plugin: a new one is a manifest and a directory.
+//! Nothing here knows a plugin: a new one is a manifest and a directory. Those that are
+//! part of this program are written out of it; the others are copied.
 //!
 //! # Guarantees
 //! * All or nothing: the tree is put together beside its place and renamed; where
@@ -20,7 +21,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use farrier_compat::registry::{Manifest, Registry, Source};
+use farrier_compat::registry::{Manifest, Registry, Source, shipped_plugin};
 
 use tree::Copying;
 
@@ -108,8 +109,8 @@ pub enum StageError {
 
 /// The name of the fragment.
 pub const FRAGMENT: &str = "Dockerfile.farrier";
-/// Where a fragment puts manifests.
-const REGISTRY_DESTINATION: &str = "/usr/local/share/farrier/registry";
+/// Where a fragment puts what manifests leave to it.
+const DESTINATION: &str = "/usr/local/share/farrier";
 /// What is large enough to be worth a word: every build copies it.
 const LARGE_BYTES: u64 = 100 * 1024 * 1024;
 
@@ -153,11 +154,13 @@ impl Sources<'_> {
                     continue;
                 }
                 self.plugin(manifest, &path, into, &mut staged)?;
-                copies.push((path, plugin.load_path.clone()));
+                let to = plugin.load_path.clone();
+                let to = to.unwrap_or_else(|| format!("{DESTINATION}/{path}"));
+                copies.push((path, to));
             }
         }
         if !staged.manifests.is_empty() {
-            copies.push(("registry".to_owned(), REGISTRY_DESTINATION.to_owned()));
+            copies.push(("registry".to_owned(), format!("{DESTINATION}/registry")));
         }
         if staged.bytes > LARGE_BYTES {
             let megabytes = staged.bytes / (1024 * 1024);
@@ -200,11 +203,13 @@ impl Sources<'_> {
         staged: &mut Staged,
     ) -> Result<(), StageError> {
         let mut copying = Copying::default();
+        if copying.shipped(shipped_plugin(path), &into.join(path), into)? {
+            staged.add(copying);
+            return Ok(());
+        }
         for root in self.roots {
             if copying.copy(root, path, into)? {
-                staged.files += copying.files;
-                staged.bytes += copying.bytes;
-                staged.notes.append(&mut copying.notes);
+                staged.add(copying);
                 return Ok(());
             }
         }
@@ -225,9 +230,23 @@ impl Sources<'_> {
     }
 }
 
+impl Staged {
+    fn add(&mut self, copied: Copying) {
+        self.files += copied.files;
+        self.bytes += copied.bytes;
+        self.notes.extend(copied.notes);
+    }
+}
+
 /// The fragment: one line for each copy, quoted so that no name can be more than a name.
 fn fragment(agent: &str, copies: &[(String, String)]) -> String {
     let mut text = format!("# What the manifests for {agent} need. Written by farrier stage.\n");
+    let plugins = format!("{DESTINATION}/openclaw-plugins/");
+    if copies.iter().any(|(_, to)| to.starts_with(&plugins)) {
+        text.push_str("# Load the plugins with: farrier config openclaw --plugins ");
+        text.push_str(DESTINATION);
+        text.push('\n');
+    }
     for (from, to) in copies {
         let pair = serde_json::Value::from(vec![format!("{from}/"), format!("{to}/")]);
         text.push_str("COPY --chown=0:0 ");

@@ -54,6 +54,23 @@ impl Copying {
         Ok(true)
     }
 
+    /// Writes the files of a plugin that is part of this program. Says whether there are any.
+    pub(super) fn shipped(
+        &mut self,
+        files: impl Iterator<Item = (&'static str, &'static str)>,
+        target: &Path,
+        into: &Path,
+    ) -> Result<bool, StageError> {
+        for (name, text) in files {
+            let file = target.join(name);
+            make_all(into, file.parent().unwrap_or(target))?;
+            write(&file, text.as_bytes())?;
+            self.files += 1;
+            self.bytes += text.len() as u64;
+        }
+        Ok(self.files > 0)
+    }
+
     fn directory(
         &mut self,
         source: &OwnedFd,

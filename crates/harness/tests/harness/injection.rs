@@ -1,9 +1,11 @@
 //! No input breaks out of the place it is written to.
 
+use farrier_compat::registry::{LoadOptions, Registry};
+use farrier_harness::stage::{FRAGMENT, Sources, stage};
 use farrier_harness::{Content, Document};
 use proptest::prelude::*;
 
-use crate::support::{Ask, route};
+use crate::support::{Ask, KIMI, flat, manifest, route};
 
 /// Text as hostile as it comes: whatever ends a string, a line, a document or a path.
 fn hostile() -> impl Strategy<Value = String> {
@@ -173,6 +175,66 @@ proptest! {
             prop_assert!(text.contains(&workspace));
             prop_assert!(id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c)));
         }
+    }
+
+    #[test]
+    fn a_hostile_place_of_plugins_is_one_text_and_leads_to_the_plugins_path(place in hostile()) {
+        let kimi = Ask::openclaw().route(route(KIMI)).registry(Registry::shipped().unwrap());
+        let plain = kimi.clone().with("plugins", "/opt").document();
+        let asked = kimi.with("plugins", &place);
+        let Ok(configuration) = asked.configuration() else {
+            prop_assert!(!place.trim().starts_with('/'));
+            return Ok(());
+        };
+        let written = configuration.texts().next().unwrap().1;
+        let mut document = Document::from_json(&written).unwrap();
+        let plugins = |document: &Document| {
+            let paths = document.get(&["plugins", "load", "paths"]);
+            let paths = paths.map(|paths| paths.items().to_vec()).unwrap_or_default();
+            paths.iter().map(flat).collect::<Vec<_>>()
+        };
+        let paths = plugins(&document);
+        // What is empty is not given.
+        prop_assert_eq!(paths.len(), usize::from(!place.trim().is_empty()));
+        for path in paths {
+            let path: String = serde_json::from_str(&path).unwrap();
+            prop_assert!(path.starts_with('/') && path.ends_with("/openclaw-plugins/native-replay"), "{path}");
+            let load = plain.get(&["plugins", "load"]).unwrap();
+            let mut all = document.get(&["plugins"]).unwrap().clone();
+            all.set("load", load.clone());
+            document.set("plugins", all);
+            prop_assert_eq!(&document, &plain);
+        }
+    }
+
+    #[test]
+    fn a_hostile_plugin_is_staged_below_the_place_or_not_at_all(path in hostile(), id in hostile()) {
+        let place = tempfile::tempdir().unwrap();
+        let (root, out) = (place.path().join("root"), place.path().join("out"));
+        std::fs::create_dir_all(root.join("openclaw-plugins/x")).unwrap();
+        std::fs::write(place.path().join("secret"), "canary").unwrap();
+        let path = format!("openclaw-plugins/{path}");
+        let effects = serde_json::json!({"openclawPlugins": [{"id": id, "path": path}]}).to_string();
+        let texts = [manifest("hostile", "openclaw", "m", &effects)];
+        let options = LoadOptions { exists: &|_| true, ..LoadOptions::default() };
+        if let Ok(registry) = Registry::load(&texts, &options) {
+            let roots = [root];
+            let sources = Sources { agent: "openclaw", registry: &registry, texts: &texts, roots: &roots };
+            if stage(&sources, &out).is_ok() {
+                let fragment = std::fs::read_to_string(out.join(FRAGMENT)).unwrap();
+                for line in fragment.lines().filter(|line| !line.starts_with('#')) {
+                    let pair = line.strip_prefix("COPY --chown=0:0 ").expect("a copy");
+                    let [from, _to]: [String; 2] = serde_json::from_str(pair).unwrap();
+                    let source = out.join(from).canonicalize().unwrap();
+                    prop_assert!(source.starts_with(out.canonicalize().unwrap()));
+                }
+            }
+        }
+        let mut left: Vec<_> = std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.retain(|name| name != "out");
+        left.sort();
+        prop_assert_eq!(left, ["root", "secret"]);
+        prop_assert_eq!(std::fs::read_to_string(place.path().join("secret")).unwrap(), "canary");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What openclaw.json holds.
 
+use farrier_compat::registry::Registry;
 use farrier_harness::route::{from_variables, sandbox_route};
 
 use crate::support::{Ask, KIMI, OPENCLAWS, at, flat, golden, kimi, manifest, registry, route};
@@ -92,6 +93,80 @@ fn reg_01_the_managed_kimi_route_gets_compat_plugin_load_path_and_no_tool_search
         r#"["/usr/local/share/nemoclaw/openclaw-plugins/kimi-inference-compat"]"#
     );
     assert_eq!(at(&document, "tools/toolSearch"), "false");
+}
+
+#[test]
+fn a_plugin_is_loaded_from_where_it_was_staged_by_the_releases_that_need_it() {
+    let kimi = Ask::openclaw()
+        .registry(Registry::shipped().unwrap())
+        .route(route("moonshotai/kimi-k2.6"));
+    let staged = |version| {
+        let ask = kimi.clone().version(version);
+        ask.with("plugins", "/opt/farrier/").document()
+    };
+    let document = staged("2026.5.12");
+    assert_eq!(
+        at(&document, "plugins/entries/farrier-native-replay"),
+        r#"{"enabled":true}"#
+    );
+    assert_eq!(
+        at(&document, "plugins/load/paths"),
+        r#"["/opt/farrier/openclaw-plugins/native-replay"]"#
+    );
+    for version in ["2026.4.21", "2026.5.17", "2026.9.6"] {
+        assert_eq!(
+            at(&staged(version), "plugins"),
+            r#"{"entries":{"bonjour":{"enabled":false}}}"#,
+            "{version}"
+        );
+    }
+}
+
+#[test]
+fn a_plugin_that_is_nowhere_is_left_out_and_told_of() {
+    let kimi = Ask::openclaw()
+        .registry(Registry::shipped().unwrap())
+        .route(route("moonshotai/kimi-k2.6"));
+    let configuration = kimi.good();
+    assert_eq!(
+        configuration.notes,
+        [
+            "left out, though OpenClaw 2026.5.12 needs it: the plugin farrier-native-replay; put it \
+          somewhere with `farrier stage` and say where with --plugins"
+        ]
+    );
+    assert_eq!(
+        at(&kimi.document(), "plugins"),
+        r#"{"entries":{"bonjour":{"enabled":false}}}"#
+    );
+    let relative = kimi.with("plugins", "farrier").wrong();
+    assert_eq!(
+        relative,
+        "plugins: expected an absolute path, got \"farrier\""
+    );
+}
+
+#[test]
+fn plugins_of_one_directory_are_loaded_from_it_once() {
+    let plugin = |id: &str| {
+        format!(
+            r#"{{"openclawPlugins":[{{"id":"{id}","path":"openclaw-plugins/kimi-inference-compat",
+              "loadPath":"/usr/local/share/nemoclaw/openclaw-plugins/kimi-inference-compat/"}}]}}"#
+        )
+    };
+    let two = [
+        manifest("a", "openclaw", KIMI, &plugin("x")),
+        manifest("b", "openclaw", KIMI, &plugin("y")),
+    ];
+    let document = kimi_ask().registry(registry(&two)).document();
+    assert_eq!(
+        at(&document, "plugins/entries"),
+        r#"{"bonjour":{"enabled":false},"x":{"enabled":true},"y":{"enabled":true}}"#
+    );
+    assert_eq!(
+        at(&document, "plugins/load/paths"),
+        r#"["/usr/local/share/nemoclaw/openclaw-plugins/kimi-inference-compat"]"#
+    );
 }
 
 #[test]
@@ -357,6 +432,22 @@ fn cfg_10_a_search_service_is_given_a_placeholder_and_an_unknown_one_refused() {
         ask.with("NEMOCLAW_WEB_SEARCH_PROVIDER", "bing").wrong(),
         r#"NEMOCLAW_WEB_SEARCH_PROVIDER: expected brave or tavily, got "bing""#
     );
+}
+
+#[test]
+fn cfg_10_a_search_service_that_a_version_does_not_bring_along_is_told_of() {
+    let notes = |version, service| {
+        let ask = Ask::openclaw().version(version).with("web-search", "1");
+        let notes = ask.with("web-search-provider", service).good().notes;
+        notes
+            .iter()
+            .filter(|note| note.contains("search service"))
+            .count()
+    };
+    assert_eq!(notes("2026.5.12", "brave"), 1);
+    assert_eq!(notes("2026.5.12", "tavily"), 0);
+    assert_eq!(notes("2026.4.21", "brave"), 0);
+    assert_eq!(notes("2026.9.6", "brave"), 0);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use farrier_compat::registry::{Registry, Source};
+use farrier_compat::registry::{Registry, Source, shipped_sources};
 use farrier_harness::stage::{FRAGMENT, Sources, StageError, Staged, stage};
 use tempfile::TempDir;
 
@@ -141,6 +141,50 @@ fn ctx_02_every_source_that_the_fragment_copies_is_there() {
         let pair: [String; 2] = serde_json::from_str(pair).unwrap();
         assert!(tree.out().join(&pair[0]).is_dir(), "{}", pair[0]);
     }
+}
+
+#[test]
+fn ctx_01_ctx_02_a_plugin_that_is_part_of_the_program_is_staged_without_a_directory_of_ours() {
+    let place = tempfile::tempdir().unwrap();
+    let registry = Registry::shipped().unwrap();
+    let sources = Sources {
+        agent: "openclaw",
+        registry: &registry,
+        texts: &shipped_sources(),
+        roots: &[],
+    };
+    let out = place.path().join("out");
+    let staged = stage(&sources, &out).unwrap();
+    assert_eq!(staged.plugins, ["farrier-native-replay"]);
+    let plugin = "openclaw-plugins/native-replay";
+    let mut found = listed(&out);
+    found.retain(|line| line.contains(plugin));
+    assert_eq!(
+        found,
+        [
+            "755 openclaw-plugins/native-replay",
+            "644 openclaw-plugins/native-replay/index.js",
+            "644 openclaw-plugins/native-replay/openclaw.plugin.json",
+            "644 openclaw-plugins/native-replay/package.json",
+        ]
+    );
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for name in ["index.js", "openclaw.plugin.json", "package.json"] {
+        let file = Path::new(plugin).join(name);
+        assert_eq!(
+            fs::read(out.join(&file)).unwrap(),
+            fs::read(source.join(&file)).unwrap()
+        );
+    }
+    let fragment = fs::read_to_string(out.join(FRAGMENT)).unwrap();
+    let copy = r#"["openclaw-plugins/native-replay/","/usr/local/share/farrier/openclaw-plugins/native-replay/"]"#;
+    assert!(fragment.contains(copy), "{fragment}");
+    assert!(
+        fragment.contains(
+            "# Load the plugins with: farrier config openclaw --plugins /usr/local/share/farrier\n"
+        ),
+        "{fragment}"
+    );
 }
 
 #[test]

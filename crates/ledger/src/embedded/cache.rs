@@ -363,12 +363,7 @@ mod tests {
             cache.follow(changes);
         };
         (1..=3).for_each(record);
-        let is_known = |number: u8| {
-            cache
-                .look_up(&SCOPE, &[[number; 16]], 0)
-                .missing
-                .is_empty()
-        };
+        let is_known = |number: u8| cache.look_up(&SCOPE, &[[number; 16]], 0).missing.is_empty();
         assert!(is_known(1));
         record(4);
         assert_eq!([1, 2, 3, 4].map(is_known), [true, false, true, true]);

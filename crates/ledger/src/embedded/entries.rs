@@ -9,8 +9,8 @@ use rusqlite::{OptionalExtension as _, Params, Row, Transaction, params};
 use super::cache::{Changes, Known};
 use super::schema::{Totals, signed, unsigned};
 use super::writer::Record;
-use crate::MAX_ENTRY_KEYS;
 use crate::seal::{ScopeIndex, Seal, SealError};
+use crate::{MAX_CANDIDATES, MAX_ENTRY_KEYS};
 
 /// Estimates of what an entry takes in the file beside its value and its keys (a row, two index
 /// entries, its share of half-filled pages), and of what each key takes, here and in the index.
@@ -52,7 +52,8 @@ pub(super) fn heaviest_bookkeeping() -> u64 {
     (ENTRY_WEIGHT + MAX_ENTRY_KEYS * KEY_WEIGHT + SEAL_BYTES) as u64
 }
 
-/// Stores a record.
+/// Stores a record. One of the same keys and the same value takes the place of the earlier: whoever records again what was
+/// stored without their hearing of it must not crowd out what else is found under its keys.
 pub(super) fn insert(
     transaction: &Transaction<'_>,
     seal: &Seal,
@@ -67,7 +68,7 @@ pub(super) fn insert(
 
     let sql = "INSERT INTO scopes (digest, entries) VALUES (?1, 1)
                ON CONFLICT (digest) DO UPDATE SET entries = entries + 1 RETURNING id, entries";
-    let landed = transaction
+    let mut landed = transaction
         .prepare_cached(sql)?
         .query_row([&scope[..]], |row| {
             Ok(Landed {
@@ -75,6 +76,10 @@ pub(super) fn insert(
                 entries: unsigned(row.get(1)?),
             })
         })?;
+    if let Some(earlier) = find_same(transaction, seal, record, landed.scope)? {
+        remove(transaction, &earlier, tally)?;
+        landed.entries -= 1;
+    }
     let sql =
         "INSERT INTO entries (scope, recorded, weight, keys, value) VALUES (?1, ?2, ?3, ?4, ?5)";
     let entry = transaction.prepare_cached(sql)?.insert(params![
@@ -103,6 +108,38 @@ pub(super) fn insert(
     tally.totals.entries += 1;
     tally.totals.weight += weight;
     Ok(landed)
+}
+
+/// The entry that has the same keys and the same value, among those that a recall of its first key gives.
+fn find_same(
+    transaction: &Transaction<'_>,
+    seal: &Seal,
+    record: &Record,
+    scope: i64,
+) -> Result<Option<Victim>, Fault> {
+    let sql = "SELECT id, entries.scope, weight, keys, value FROM entry_keys
+               JOIN entries ON id = entry WHERE entry_keys.scope = ?1 AND key = ?2
+               ORDER BY entry DESC LIMIT ?3";
+    let first = record.keys.get(..KEY_BYTES);
+    let mut select = transaction.prepare_cached(sql)?;
+    let mut rows = select.query(params![scope, first, signed(MAX_CANDIDATES as u64)])?;
+    while let Some(row) = rows.next()? {
+        let (keys, stored) = (row.get_ref(3)?.as_blob(), row.get_ref(4)?.as_blob());
+        let (Ok(keys), Ok(stored)) = (keys, stored) else {
+            continue;
+        };
+        // What does not open is not what is being recorded.
+        let is_same = keys == record.keys
+            && match seal.open(&record.scope, keys, stored) {
+                Ok(None) => stored == record.value,
+                Ok(Some(opened)) => opened == record.value,
+                Err(_sealed_otherwise) => false,
+            };
+        if is_same {
+            return Ok(Some(Victim::of(row)?));
+        }
+    }
+    Ok(None)
 }
 
 /// Evicts the oldest entries of a scope, at most `surplus`.

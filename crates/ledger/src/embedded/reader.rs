@@ -114,7 +114,9 @@ impl Reader {
         // Before the snapshot, so that what is committed after it is noticed.
         let since = self.cache.now();
         let lines = self.lines(question)?;
-        let answer = lines.iter().map(|line| cache::current(line, question.cutoff));
+        let answer = lines
+            .iter()
+            .map(|line| cache::current(line, question.cutoff));
         let answer = answer.collect();
         let places = question.keys.iter().map(|key| (question.scope, *key));
         self.cache.learn(since, places.zip(lines));

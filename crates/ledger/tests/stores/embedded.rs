@@ -1,6 +1,6 @@
 //! The embedded store: the suite of every ledger, and what is true of a file of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -820,8 +820,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// A ledger as one would write it down: for each scope and key, everything in the order of
-/// recording.
-type Model = BTreeMap<(u8, u64), Vec<String>>;
+/// recording, with all its keys.
+type Model = BTreeMap<(u8, u64), Vec<(BTreeSet<u64>, String)>>;
 
 async fn agrees_with_the_model(fixture: &Fixture, steps: Vec<Step>) {
     let mut ledger = fixture.open();
@@ -837,9 +837,11 @@ async fn agrees_with_the_model(fixture: &Fixture, steps: Vec<Step>) {
                     .record(&scope_of(scope), entry(&keys, value.clone()))
                     .await
                     .unwrap();
-                let distinct: std::collections::BTreeSet<_> = keys.into_iter().collect();
-                for key in distinct {
-                    model.entry((scope, key)).or_default().push(value.clone());
+                let turn = (BTreeSet::from_iter(keys), value);
+                for key in &turn.0 {
+                    let turns = model.entry((scope, *key)).or_default();
+                    turns.retain(|earlier| *earlier != turn);
+                    turns.push(turn.clone());
                 }
             }
             Step::Recall { scope, keys } => {
@@ -857,6 +859,7 @@ async fn agrees_with_the_model(fixture: &Fixture, steps: Vec<Step>) {
                             .into_iter()
                             .flatten()
                             .rev()
+                            .map(|(_, value)| value)
                             .take(MAX_CANDIDATES)
                             .collect()
                     })
@@ -895,8 +898,10 @@ proptest! {
         let fixture = Fixture::bounded(bounds);
         Runtime::new().unwrap().block_on(async {
             let ledger = fixture.open();
-            for (scope, size) in &sizes {
-                ledger.record(&Scope::new(scope.to_string()), entry(&[1, 2], "x".repeat(*size))).await.unwrap();
+            for (number, (scope, size)) in sizes.iter().enumerate() {
+                // No two are the same.
+                let value = format!("{number:<size$}");
+                ledger.record(&Scope::new(scope.to_string()), entry(&[1, 2], value)).await.unwrap();
                 let stats = ledger.stats();
                 let (entries, bytes) = held(stats);
                 assert!(bytes <= bounds.max_bytes && entries <= 4 * 7);

@@ -49,6 +49,7 @@ pub(crate) async fn suite(ledger: &impl Ledger) {
     keys_are_counted_and_bounded(ledger).await;
     many_at_once_are_all_found(ledger).await;
     a_record_that_nobody_waits_for_harms_nothing(ledger).await;
+    recording_again_what_is_stored_crowds_nothing_out(ledger).await;
     hits_and_misses_are_counted(ledger).await;
 }
 
@@ -205,6 +206,22 @@ async fn a_record_that_nobody_waits_for_harms_nothing(ledger: &impl Ledger) {
         others.is_sorted_by(|newer, older| newer > older),
         "{others:?}"
     );
+}
+
+async fn recording_again_what_is_stored_crowds_nothing_out(ledger: &impl Ledger) {
+    let scope = Scope::new("suite: again");
+    ledger
+        .record(&scope, entry(&[1, 2], "other"))
+        .await
+        .unwrap();
+    for _ in 0..=MAX_CANDIDATES {
+        ledger.record(&scope, entry(&[2, 1], "same")).await.unwrap();
+    }
+    assert_eq!(recall_one(ledger, &scope, 1).await, ["same", "other"]);
+    assert_eq!(recall_one(ledger, &scope, 2).await, ["same", "other"]);
+    // Under other keys it is another.
+    ledger.record(&scope, entry(&[1], "same")).await.unwrap();
+    assert_eq!(recall_one(ledger, &scope, 1).await.len(), 3);
 }
 
 async fn hits_and_misses_are_counted(ledger: &impl Ledger) {

@@ -147,6 +147,10 @@ impl<'a> Replay<'a> {
     fn hear_call(&mut self, index: usize, call: &ReplayedCall<'a>) -> Option<Place> {
         if self.open.is_empty() {
             self.open = self.open_calls();
+            if self.script.repeats_ids() {
+                self.given.clear();
+                self.answered.clear();
+            }
         }
         let place = (!self.open.is_empty()).then_some(self.place);
         let id = clipped(call.id);
@@ -207,9 +211,9 @@ impl<'a> Replay<'a> {
 
     /// Marks the open call, or the piece of one, that bears this id; gives the command it had.
     fn take(&mut self, call: &ReplayedCall<'_>) -> Option<String> {
-        let script = self.script;
+        let (script, before) = (self.script, self.place.calls);
         for open in &mut self.open {
-            let native = script.id(call.name, open.n);
+            let native = script.id(call.name, open.n, before);
             if call.id == native {
                 return open.take_whole();
             }
@@ -253,7 +257,7 @@ impl<'a> Replay<'a> {
     /// The id of the first call, or piece, that is not back.
     fn missing(&self) -> Option<String> {
         let open = self.open.iter().find(|open| !open.is_back())?;
-        let native = self.script.id(self.tool, open.n);
+        let native = self.script.id(self.tool, open.n, self.place.calls);
         let begun = open.pieces.iter().any(|piece| piece.back);
         let piece = open.pieces.iter().find(|piece| begun && !piece.back);
         Some(match piece {

@@ -74,9 +74,18 @@ impl<'a> Script<'a> {
         std::iter::once(first).chain(beside).collect()
     }
 
-    /// kimi-native-tool-id: `functions.<tool>:<running count in the conversation>`.
-    pub(super) fn id(&self, tool: &str, n: u64) -> String {
-        self.sheet.calls.id.render(&[("tool", &tool), ("n", &n)])
+    /// kimi-native-tool-id: `functions.<tool>:<running count in the conversation>`; `n` is that count, `before` what it
+    /// was when the round began.
+    pub(super) fn id(&self, tool: &str, n: u64, before: u64) -> String {
+        let call = n - before;
+        let slots: [(&str, &dyn std::fmt::Display); 3] =
+            [("tool", &tool), ("n", &n), ("call", &call)];
+        self.sheet.calls.id.render(&slots)
+    }
+
+    /// Whether ids of one round come again in the next.
+    pub(super) fn repeats_ids(&self) -> bool {
+        !self.sheet.calls.id.has("n")
     }
 
     /// kimi-combined-exec-split: the id of one piece of a call that the harness's side split.
@@ -149,7 +158,7 @@ impl<'a> Script<'a> {
         (place.calls..)
             .zip(&commands)
             .map(|(n, command)| Call {
-                id: self.id(tool.name, n),
+                id: self.id(tool.name, n, place.calls),
                 name: tool.name.to_owned(),
                 arguments: spaced(&tool.arguments(command)),
             })

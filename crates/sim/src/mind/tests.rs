@@ -818,3 +818,14 @@ fn what_was_heard_names_shapes_and_no_contents() {
         })
     );
 }
+
+#[test]
+fn a_server_that_repeats_its_ids_knows_each_round_by_its_place() {
+    let persona = Persona::named("kimi-k2.6-repeating").unwrap();
+    let mut client = Client::with(persona, Options::default(), "report");
+    let answers = client.play(3);
+    assert_eq!(ids(&answers), ["functions.exec:0"; 3]);
+    assert_eq!(client.said().intent, Intent::Finish);
+    client.last_call()["tool_calls"][0]["id"] = json!("functionsexec02");
+    assert!(matches!(client.lost(), Lost::NotGiven { .. }));
+}

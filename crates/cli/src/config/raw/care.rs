@@ -125,7 +125,7 @@ pub(super) const RETRY: &[Key<RawRetry>] = &[
         also: &[],
         takes: "a number",
         absent: Means("`10`"),
-        doc: "Retries in a minute besides these, so that few requests are retried too.",
+        doc: "Retries in a minute besides these, so that few requests are retried too; with 0 none ever is.",
         read: |raw, given| raw.per_minute = given.number(PER_MINUTE),
     },
 ];

@@ -1,8 +1,8 @@
 //! An edited document as pieces: kept slices of the source and new text between them.
 //!
-//! What is kept is not copied, but for the few bytes between one new text and the next. New text is small and there is
-//! much of it (an id here, a name there), so it is written into one buffer that the pieces share; only what is large
-//! already, such as a turn's reasoning, stays where it is.
+//! What is kept is never copied. New text is small and there is much of it (an id here, a name there), so it is
+//! written into one buffer that the pieces share; only what is large already, such as a turn's reasoning, stays where
+//! it is.
 
 use bytes::Bytes;
 
@@ -10,10 +10,6 @@ use super::quote_into;
 
 /// New text from this size on is not copied: a piece of its own is cheaper.
 const SHARED_FROM_BYTES: usize = 4096;
-
-/// A kept slice behind new text is copied up to this size: a piece costs a count of references and a place in a
-/// vectored write, which a copy of so few bytes does not.
-const COPIED_TO_BYTES: usize = 128;
 
 /// A document as pieces: kept slices of the source and new text between them.
 #[derive(Debug)]
@@ -109,11 +105,6 @@ impl<'a> Segments<'a> {
         match self.pieces.last_mut() {
             _ if start == end => {}
             Some(Piece::Kept(_, last)) if *last == start => *last = end,
-            Some(Piece::New(_, last)) if end - start <= COPIED_TO_BYTES => {
-                let kept = self.source.as_bytes().get(start..end);
-                self.new.extend_from_slice(kept.unwrap_or_default());
-                *last = self.new.len();
-            }
             _ => self.pieces.push(Piece::Kept(start, end)),
         }
     }

@@ -368,9 +368,11 @@ fn large_shared_text_is_a_piece_of_its_own_and_small_text_is_gathered() {
         small,
         [
             &br#"{"a":"#[..],
-            br#""s","b":"#,
+            br#""s""#,
+            br#","b":"#,
             br#","c":3"#,
-            br#","d":4}"#,
+            br#","d":4"#,
+            b"}"
         ]
     );
 }

@@ -1,0 +1,48 @@
+//! Embeds the cases of `e2e/interventions`, so that `farrier verify` needs nothing beside the binary.
+//!
+//! Writes `cases.rs`: a list of name and text, by name. Whether the texts are cases is found out by the program's tests.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+fn main() -> io::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../e2e/interventions")
+        .canonicalize()?;
+    let mut cases = Vec::new();
+    for folder in sorted(&root)? {
+        if folder.is_dir() {
+            for file in sorted(&folder)? {
+                cases.extend(case(&root, &file));
+            }
+        }
+    }
+    cases.sort();
+    let mut table = String::from("&[\n");
+    for (name, file) in &cases {
+        writeln!(table, "    ({name:?}, include_str!({file:?})),").map_err(io::Error::other)?;
+    }
+    table.push_str("]\n");
+    let out = std::env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("OUT_DIR is not set"))?;
+    std::fs::write(Path::new(&out).join("cases.rs"), table)
+}
+
+/// `<id>/case.toml` is the case `<id>`; `<id>/<other>.toml` is the case `<id>/<other>`.
+fn case(root: &Path, file: &Path) -> Option<(String, String)> {
+    let name = file.strip_prefix(root).ok()?.to_str()?;
+    let name = name.strip_suffix(".toml")?.replace('\\', "/");
+    let name = name.strip_suffix("/case").unwrap_or(&name).to_owned();
+    Some((name, file.to_str()?.to_owned()))
+}
+
+fn sorted(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    // A directory's own time changes when a file comes or goes.
+    println!("cargo::rerun-if-changed={}", directory.display());
+    let mut paths: Vec<PathBuf> = directory
+        .read_dir()?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<io::Result<_>>()?;
+    paths.sort();
+    Ok(paths)
+}
