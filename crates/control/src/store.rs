@@ -7,8 +7,8 @@
 //! Guarantees:
 //! * **No secret.** What is stored of a key is where it comes from, a [`SecretRef`](farrier_secrets::SecretRef).
 //! * **Nobody else's.** The directory is this user's and open to nobody else, the file is 0600, neither is a link.
-//! * **Whole.** A change is one transaction, on the disk when the call returns. Processes that change it at once wait for
-//!   each other, for at most [`PATIENCE`]; those that read wait for nobody.
+//! * **Whole.** A change is one transaction, on the disk when the call returns. Processes that change or read it at once wait
+//!   for each other, for at most [`PATIENCE`].
 //! * **Forward only.** A file of an older version is brought to this one when it is opened; a newer one is refused.
 //!
 //! Every call blocks for the time of a small read or write. A [`Store`] is a connection: open it where it is used, on a
@@ -108,7 +108,7 @@ pub enum StoreError {
     },
 }
 
-/// How long a change waits for another process's.
+/// How long a change or a read waits for another process's change.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 const FILE: &str = "state.db";

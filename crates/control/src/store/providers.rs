@@ -111,6 +111,7 @@ impl Store {
     ///
     /// [`StoreError`].
     pub fn providers(&self) -> Result<Vec<StoredProvider>, StoreError> {
+        let _snapshot = self.snapshot()?;
         let read = || {
             let mut select = self.connection.prepare(
                 "SELECT name, type, base_url, added, changed FROM providers ORDER BY name",
@@ -128,6 +129,7 @@ impl Store {
     ///
     /// [`StoreError`].
     pub fn provider(&self, name: &ProviderName) -> Result<Option<StoredProvider>, StoreError> {
+        let _snapshot = self.snapshot()?;
         let select = "SELECT name, type, base_url, added, changed FROM providers WHERE name = ?1";
         let raw = self
             .connection
@@ -216,6 +218,12 @@ impl Store {
         } else {
             Err(ChangeError::Unknown { name: name.clone() })
         }
+    }
+
+    /// Providers and keys as of one moment, until it is dropped.
+    fn snapshot(&self) -> Result<Transaction<'_>, StoreError> {
+        let begun = self.connection.unchecked_transaction();
+        begun.map_err(|error| self.sqlite(error))
     }
 
     fn change<T>(

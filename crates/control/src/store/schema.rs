@@ -39,15 +39,18 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// What SQLite advises for a file that somebody may have tampered with (<https://www.sqlite.org/security.html>); readers
-/// that wait for nobody; changes that are on the disk when they are made.
+/// What SQLite advises for a file that somebody may have tampered with (<https://www.sqlite.org/security.html>); changes that
+/// are on the disk when they are made.
+///
+/// The journal is a rollback journal, SQLite's default. A write-ahead log would let readers go on while something is
+/// written, which here takes milliseconds; but the change to it fails at once, whatever the time-out, if another process
+/// opens the file at the same moment.
 fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(PATIENCE)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "mmap_size", 0)?;
-    connection.pragma_update_and_check(None, "journal_mode", "wal", |_row| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     // What was removed is not to be found in free pages.
     connection.pragma_update(None, "secure_delete", true)?;

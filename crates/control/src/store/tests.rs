@@ -83,6 +83,11 @@ fn the_file_and_all_that_is_beside_it_are_for_their_owner_alone() {
     let mut store = Store::open(&state).unwrap();
     store.add(&provider("openai", "env:A")).unwrap();
     assert_eq!(mode(&state), 0o700);
+    // While something is being written there is a journal.
+    store
+        .connection
+        .execute_batch("BEGIN IMMEDIATE; DELETE FROM providers")
+        .unwrap();
     let files: Vec<PathBuf> = fs::read_dir(&state)
         .unwrap()
         .map(|entry| entry.unwrap().path())
