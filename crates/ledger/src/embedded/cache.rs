@@ -68,6 +68,10 @@ impl Changes {
     pub(super) fn remove(&mut self, scope: ScopeIndex, key: [u8; 16]) {
         self.removed.push((scope, key));
     }
+
+    fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty()
+    }
 }
 
 /// What a lookup found.
@@ -145,6 +149,9 @@ impl Cache {
 
     /// Follows a transaction that was committed. Called by the writer alone, in their order.
     pub(super) fn follow(&self, changes: Changes) {
+        if changes.is_empty() {
+            return; // what is being read meanwhile stays true
+        }
         let mut lines = self.lines();
         lines.followed += 1;
         if lines.closed {
@@ -302,6 +309,15 @@ mod tests {
         cache.follow(added(2, false));
         learn(&cache, since, &[1]);
         assert_eq!(found(&cache), None);
+    }
+
+    #[test]
+    fn a_commit_that_changed_nothing_keeps_nothing_from_being_learnt() {
+        let cache = Cache::new(1 << 20);
+        let since = cache.now();
+        cache.follow(Changes::default());
+        learn(&cache, since, &[1]);
+        assert_eq!(found(&cache).unwrap(), ["1"]);
     }
 
     #[test]
