@@ -15,11 +15,12 @@ use crate::home::{Home, Running};
 /// Started inside the namespace: fills the disk but for a little, then becomes the gateway.
 const SCRIPT: &str = r#"
 set -e
-mount -t tmpfs -o size=1m,mode=0700 farrier-state "$STATE"
+mount -t tmpfs -o size=8m,mode=0700 farrier-state "$STATE"
 exec "$FARRIER" up
 "#;
 
-/// A gateway whose ledger is on a disk of one mebibyte.
+/// A gateway whose ledger is on a disk of eight mebibytes: room for the write-ahead log of a commit for every turn, which takes
+/// some 40 KiB each until SQLite folds it into the file.
 fn start(home: &Home) -> Running {
     let state = home.path().join("state");
     fs::create_dir(&state).unwrap();
