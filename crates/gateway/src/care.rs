@@ -84,11 +84,8 @@ pub(crate) struct Ways<'a> {
 /// a fallback, that is of no use to a client whose own provider was only busy.
 pub(crate) fn is_misdirected(status: StatusCode) -> bool {
     matches!(
-        status,
-        StatusCode::UNAUTHORIZED
-            | StatusCode::PAYMENT_REQUIRED
-            | StatusCode::FORBIDDEN
-            | StatusCode::NOT_FOUND
+        need_after(Ok(status)),
+        Some(Need::NotFound | Need::Unauthorized)
     )
 }
 
