@@ -13,6 +13,7 @@ use crate::care::{Allowances, Ways};
 use crate::config::{Config, Mistake, Mistakes};
 use crate::identify::Callers;
 use crate::reload::{Current, Fixed, Lasting, Reloader};
+use crate::resident::{Entrance, Whose};
 use crate::select::Routes;
 use crate::upstream::{Upstream, Upstreams};
 
@@ -130,6 +131,12 @@ impl Bound {
         self.listener.addrs()
     }
 
+    /// Where connections come in that others accepted.
+    #[must_use]
+    pub fn entrance(&self) -> Entrance {
+        Entrance::to(&self.current, self.limits.clone())
+    }
+
     /// What changes this gateway's configuration while it answers.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
@@ -152,7 +159,7 @@ impl Bound {
         } = current.lasting().clone();
         let service = {
             let current = Arc::clone(&current);
-            move |peer, request| current.gateway().answer(peer, request)
+            move |peer, request| current.gateway().answer(Whose::Peer(peer), request)
         };
         let drained = listener.serve(service, limits, &requests, shutdown).await;
         info!(cut = drained.cut, "drained");

@@ -3,6 +3,7 @@
 //! Callers are known by their key. On a loopback listener without keys anyone on the machine may call, and says by
 //! headers which harness and session it is; then the address the request was made to, and the web page it may come
 //! from, are looked at: a page in the user's browser can reach loopback too, and must not spend the user's credential.
+//! What runs in a sandbox is known by its connection, and nothing that it sends changes who it is.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use http::{Method, Uri};
 
 use crate::config::Config;
 use crate::path;
+use crate::resident::Whose;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub(crate) enum Endpoint {
 pub(crate) struct Caller {
     pub(crate) agent: Option<Arc<str>>,
     pub(crate) scope: Scope,
+    /// The one model that it may ask for; without, it may ask for all.
+    pub(crate) only: Option<Arc<String>>,
 }
 
 /// Nothing is served there.
@@ -160,6 +164,7 @@ impl Callers {
                 Caller {
                     agent,
                     scope: client.scope(),
+                    only: None,
                 },
             )
         });
@@ -175,7 +180,11 @@ impl Callers {
     }
 
     /// Who sent this request.
-    pub(crate) fn identify(&self, peer: Peer, head: &Parts) -> Result<Caller, Refused> {
+    pub(crate) fn identify(&self, whose: &Whose, head: &Parts) -> Result<Caller, Refused> {
+        let peer = match whose {
+            Whose::Peer(peer) => *peer,
+            Whose::Resident(resident) => return Ok(resident.caller()),
+        };
         if !self.by_digest.is_empty() {
             return self.known(&head.headers);
         }
@@ -257,6 +266,7 @@ fn keyless(headers: &HeaderMap) -> Result<Caller, Refused> {
     Ok(Caller {
         agent,
         scope: Scope::new(scope),
+        only: None,
     })
 }
 

@@ -34,6 +34,7 @@ mod record;
 mod relay;
 mod reload;
 mod rescue;
+mod resident;
 mod seed;
 mod select;
 mod trace;
@@ -48,7 +49,7 @@ use farrier_compat::plan::{Lookup, Plan, Recalled, Reply, Rewritten, With};
 use farrier_compat::wire::chat::Ask;
 use farrier_compat::wire::json::Segment;
 use farrier_ledger::{Answer, Key, Ledger, Scope};
-use farrier_serve::{Lingering, Peer, Tracker, read_body};
+use farrier_serve::{Lingering, Tracker, read_body};
 use http::header::CONTENT_ENCODING;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
@@ -61,14 +62,16 @@ pub use accept::{Bound, StartError};
 pub use config::Config;
 pub use farrier_serve::Drained;
 pub use reload::{ReloadError, Reloaded, Reloader};
+pub use resident::{Entrance, Resident};
 
 use care::{Allowances, Approach, Errand, Known, Outgoing, Replay, prefer};
 use config::Deadlines;
-use identify::{Caller, Callers, Endpoint};
+use identify::{Caller, Callers, Endpoint, NoEndpoint};
 use metrics::{Metrics, Recall};
 use record::{LedgerState, Record};
 use relay::{Memory, Relay, ReplyBody, Source};
 use rescue::{Cause, rescue};
+use resident::Whose;
 use seed::Seeds;
 use select::{Route, Routes, Target};
 use trace::Traces;
@@ -123,13 +126,13 @@ impl Gateway {
     /// One request, from its head to the head of its reply. Whatever fails on the way becomes an answer here.
     async fn answer(
         self: Arc<Self>,
-        peer: Peer,
+        whose: Whose,
         request: Request<Incoming>,
     ) -> Response<ReplyBody> {
         let mut record = Record::start(&self.metrics, &self.requests);
         let (head, mut body) = request.into_parts();
         let answered = self
-            .answer_or_fail(peer, head, &mut body, &mut record)
+            .answer_or_fail(&whose, head, &mut body, &mut record)
             .await;
         let reply = answered.unwrap_or_else(|cause| refuse(&cause, body, &mut record));
         let ledger = record.ledger;
@@ -143,7 +146,7 @@ impl Gateway {
 
     async fn answer_or_fail(
         &self,
-        peer: Peer,
+        whose: &Whose,
         head: Parts,
         body: &mut Incoming,
         record: &mut Record,
@@ -161,24 +164,28 @@ impl Gateway {
                 ready.page().await
             });
         }
-        let caller = self.callers.identify(peer, &head)?;
+        let caller = self.callers.identify(whose, &head)?;
         record.by(&caller);
         if endpoint.is_work() {
             record.admitted(self.allowances.admit(&caller.scope)?);
         }
         match endpoint {
             Endpoint::ChatCompletions => self.chat(caller, head, body, record).await,
+            // It is about everybody.
+            Endpoint::Metrics if caller.only.is_some() => Err(NoEndpoint::Path.into()),
             Endpoint::Metrics => {
                 record.discard();
                 self.known.prune(&self.metrics);
                 probes::metrics(&self.metrics, self.ledger.stats())
             }
-            Endpoint::Model(model) => Ok(models::one(self.routes.select(&model)?)),
+            Endpoint::Model(model) => Ok(models::one(self.routes.for_caller(&caller, &model)?)),
             Endpoint::PassThrough { plain, written } => {
                 let path = (plain.as_str(), written.as_str());
                 self.pass_through(path, caller, head, body, record).await
             }
-            Endpoint::Health | Endpoint::Models | Endpoint::Ready => Ok(models::all(&self.routes)),
+            Endpoint::Health | Endpoint::Models | Endpoint::Ready => {
+                Ok(models::all(self.routes.open_to(&caller)))
+            }
         }
     }
 
@@ -192,7 +199,7 @@ impl Gateway {
     ) -> Result<Response<Source>, Cause> {
         let body = self.read(&head.headers, body, record).await?;
         let ask = Ask::parse(&body)?;
-        let route = self.routes.select(&ask.model()?)?;
+        let route = self.routes.for_caller(&caller, &ask.model()?)?;
         record.on_route(route);
         let asked = Asked {
             caller: &caller,
@@ -328,9 +335,9 @@ impl Gateway {
     ) -> Result<Response<Source>, Cause> {
         let body = self.read(&head.headers, body, record).await?;
         let (approach, body) = match passthrough::named_model(&head.headers, &body)? {
-            None => (self.routes.default_approach()?, body.into()),
+            None => (self.routes.default_for(&caller)?, body.into()),
             Some(model) => {
-                let route = self.routes.select(&model)?;
+                let route = self.routes.for_caller(&caller, &model)?;
                 record.on_route(route);
                 let target = route.own();
                 let body = passthrough::with_model(body, target.upstream_model.as_deref());

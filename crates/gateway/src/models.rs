@@ -9,7 +9,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 
 use crate::relay::Source;
-use crate::select::{Route, Routes};
+use crate::select::Route;
 
 #[derive(Serialize)]
 struct List<'a> {
@@ -27,10 +27,10 @@ struct Model<'a> {
 }
 
 /// `GET /v1/models`
-pub(crate) fn all(routes: &Routes) -> Response<Source> {
+pub(crate) fn all<'a>(routes: impl Iterator<Item = &'a Route>) -> Response<Source> {
     json(&List {
         object: "list",
-        data: routes.iter().map(Model::of).collect(),
+        data: routes.map(Model::of).collect(),
     })
 }
 

@@ -126,7 +126,9 @@ pub(crate) fn rescue(cause: &Cause) -> Answer {
         Cause::NoEndpoint(NoEndpoint::Path) | Cause::Path => {
             (StatusCode::NOT_FOUND, Client, "path_not_found")
         }
-        Cause::NoRoute(NoRoute::Model { .. }) => (StatusCode::NOT_FOUND, Client, "model_not_found"),
+        Cause::NoRoute(NoRoute::Another { .. } | NoRoute::Model { .. }) => {
+            (StatusCode::NOT_FOUND, Client, "model_not_found")
+        }
         Cause::NoRoute(NoRoute::NoDefault) => (StatusCode::NOT_FOUND, Client, "provider_not_found"),
         Cause::NotAllowed(_) => (StatusCode::FORBIDDEN, Client, "path_not_allowed"),
         Cause::Refused(Refused::AgentName) => {

@@ -13,6 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::care::{Approach, Ways, need_after};
 use crate::config::{self, Need, PublicRoute};
+use crate::identify::Caller;
 use crate::metrics::RouteMetrics;
 use crate::plans::Plans;
 use crate::rescue::Cause;
@@ -56,6 +57,12 @@ pub(crate) struct Routes {
 /// Why no route was found.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoRoute {
+    #[error(
+        "expected {}, the model of this sandbox's route, got {}; its owner can give it another route",
+        shown(only),
+        shown(model)
+    )]
+    Another { model: String, only: String },
     #[error(
         "expected a model that a route names, got {}{}; add a route for it to the gateway's configuration",
         shown(model),
@@ -102,16 +109,39 @@ impl Routes {
     }
 
     /// The route for exactly this model name.
-    pub(crate) fn select(&self, model: &str) -> Result<&Arc<Route>, NoRoute> {
+    fn select(&self, model: &str) -> Result<&Arc<Route>, NoRoute> {
         self.by_model.get(model).ok_or_else(|| NoRoute::Model {
             model: model.to_owned(),
             nearest: nearest(model, self.iter().map(|route| &*route.model)),
         })
     }
 
-    /// Who answers what names no model.
-    pub(crate) fn default_approach(&self) -> Result<&Approach, NoRoute> {
-        self.default.as_deref().ok_or(NoRoute::NoDefault)
+    /// The route for exactly this model name, if that caller may ask for it.
+    pub(crate) fn for_caller(&self, caller: &Caller, model: &str) -> Result<&Arc<Route>, NoRoute> {
+        match &caller.only {
+            Some(only) if only.as_str() != model => Err(NoRoute::Another {
+                model: model.to_owned(),
+                only: only.to_string(),
+            }),
+            _ => self.select(model),
+        }
+    }
+
+    /// Who answers that caller what names no model.
+    pub(crate) fn default_for(&self, caller: &Caller) -> Result<&Approach, NoRoute> {
+        match &caller.only {
+            Some(only) => Ok(&self.select(only)?.own().approach),
+            None => self.default.as_deref().ok_or(NoRoute::NoDefault),
+        }
+    }
+
+    /// The routes that a caller may ask for, in the order of the configuration.
+    pub(crate) fn open_to(&self, caller: &Caller) -> impl Iterator<Item = &Route> {
+        let only = caller.only.clone();
+        self.iter().filter(move |route| {
+            only.as_ref()
+                .is_none_or(|only| only.as_str() == &*route.model)
+        })
     }
 
     /// All routes, in the order of the configuration.

@@ -1,6 +1,7 @@
 //! Sockets in, answered connections out; then the drain.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
@@ -38,6 +40,8 @@ pub struct Listener {
 pub struct Peer {
     /// The address the listener is bound to (the wildcard, if it is bound to that).
     pub listener: SocketAddr,
+    /// Which of the listener's sockets that is, in the order of [`Listener::addrs`].
+    pub socket: usize,
     /// Who connected.
     pub remote: SocketAddr,
 }
@@ -77,6 +81,32 @@ impl Listener {
         Ok(Self { sockets })
     }
 
+    /// Takes over sockets that somebody else bound, in another network for one. They are made non-blocking.
+    ///
+    /// # Errors
+    ///
+    /// The first that cannot be used.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime, which is what waits for connections.
+    pub fn over(sockets: Vec<std::net::TcpListener>) -> io::Result<Self> {
+        let adopted = sockets.into_iter().map(|socket| {
+            socket.set_nonblocking(true)?;
+            let socket = TcpListener::from_std(socket)?;
+            Ok((socket.local_addr()?, socket))
+        });
+        let sockets = adopted.collect::<io::Result<_>>()?;
+        Ok(Self { sockets })
+    }
+
+    /// Has the sockets of another after its own, as one listener under one set of limits.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        self.sockets.extend(other.sockets);
+        self
+    }
+
     /// The addresses as bound: port 0 has become a real one.
     pub fn addrs(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.sockets.iter().map(|(addr, _)| *addr)
@@ -100,12 +130,7 @@ impl Listener {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let answering = Answering {
-            http: http(&limits, tracker),
-            limits: limits.clone(),
-            tracker: tracker.clone(),
-            service,
-        };
+        let answering = Answering::new(service, &limits, tracker);
         let connection = move |peer, stream| answering.clone().drive(stream, peer);
         self.serve_streams(connection, &limits, tracker, shutdown)
             .await
@@ -174,7 +199,14 @@ where
                 let listener = sockets[at].0;
                 first = at + 1; // the others have their turn
                 match accepted {
-                    Ok((stream, remote)) => self.admit(stream, Peer { listener, remote }, place),
+                    Ok((stream, remote)) => {
+                        let peer = Peer {
+                            listener,
+                            socket: at,
+                            remote,
+                        };
+                        self.admit(stream, peer, place);
+                    }
                     Err(error) => {
                         // Out of descriptors, or a peer that left already: neither is cured by trying at once.
                         warn!(%listener, %error, "accept failed");
@@ -218,24 +250,48 @@ fn poll_accept_any(
 
 // === impl Answering ===
 
-/// What each HTTP connection holds.
+/// Answers HTTP on connections, whoever accepted them and however they came.
 #[derive(Clone)]
-struct Answering<S> {
+pub struct Answering<S> {
     http: auto::Builder<Watching>,
     limits: Limits,
     tracker: Tracker,
     service: S,
 }
 
-impl<S, F, B> Answering<S>
-where
-    S: Fn(Peer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<BoxError>,
-{
-    /// One connection, from its first byte to its last.
-    async fn drive(self, stream: TcpStream, peer: Peer) {
+impl<S> fmt::Debug for Answering<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Answering");
+        shown.field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl<S> Answering<S> {
+    /// By `service`, which is told with each request what is known of its connection. `tracker` is what the connections
+    /// run in: they finish what they have when it drains.
+    pub fn new(service: S, limits: &Limits, tracker: &Tracker) -> Self {
+        Self {
+            http: http(limits, tracker),
+            limits: limits.clone(),
+            tracker: tracker.clone(),
+            service,
+        }
+    }
+
+    /// One connection, from its first byte to its last. `whose` is handed to the service with each request.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future cuts the connection.
+    pub async fn drive<W, I, F, B>(self, stream: I, whose: W)
+    where
+        S: Fn(W, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        W: Clone + fmt::Debug + Send + 'static,
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
         let Self {
             http,
             limits,
@@ -244,11 +300,11 @@ where
         } = self;
         let streams = Streams::default();
         let answer = {
-            let streams = streams.clone();
+            let (streams, whose) = (streams.clone(), whose.clone());
             service_fn(move |request: Request<Incoming>| {
                 let open = streams.asked(request.version());
                 // Boxed, since it is moved twice before it runs, and its room would stay with the connection.
-                let answered = Box::pin(service(peer, request));
+                let answered = Box::pin(service(whose.clone(), request));
                 async move {
                     let reply = answered.await;
                     Ok::<_, Infallible>(reply.map(|body| Noted::new(body, open)))
@@ -265,7 +321,7 @@ where
                 biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
-                        debug!(remote = %peer.remote, %error, "connection ended early");
+                        debug!(?whose, %error, "connection ended early");
                     }
                     return;
                 }
@@ -277,7 +333,7 @@ where
                     Verdict::Stay => {}
                     Verdict::Finish => connection.as_mut().graceful_shutdown(),
                     Verdict::Close => {
-                        debug!(remote = %peer.remote, "no request in time");
+                        debug!(?whose, "no request in time");
                         return;
                     }
                 }

@@ -25,7 +25,7 @@ mod streams;
 mod tracker;
 mod untaken;
 
-pub use accept::{BindError, Drained, Listener, Peer};
+pub use accept::{Answering, BindError, Drained, Listener, Peer};
 pub use body::{BodyError, read_body};
 pub use limits::Limits;
 pub use linger::Lingering;

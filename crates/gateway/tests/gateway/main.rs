@@ -18,6 +18,7 @@ mod passing;
 mod queueing;
 mod reloading;
 mod remembering;
+mod residents;
 mod retrying;
 mod secrets;
 mod sharing;

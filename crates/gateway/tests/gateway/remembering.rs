@@ -85,12 +85,12 @@ impl Ledger for Held {
 
 const THOUGHT: &str = "{\"reasoning_content\":\"a thought of its own\"}";
 
-fn first_ask() -> String {
+pub(super) fn first_ask() -> String {
     format!(r#"{{"model":"{KIMI}","stream":true,"messages":[{{"role":"user","content":"go"}}]}}"#)
 }
 
 /// What a client replays that keeps no reasoning.
-fn second_ask(id: &str) -> String {
+pub(super) fn second_ask(id: &str) -> String {
     let calls = format!(
         r#"[{{"id":"{id}","type":"function","function":{{"name":"exec","arguments":"{{}}"}}}}]"#
     );
@@ -110,7 +110,7 @@ async fn ask(gateway: &Running, body: String, headers: &[(&str, &str)]) -> RawCl
 }
 
 /// Streams a turn that thinks and calls a tool; the connection is not kept.
-async fn stream_turn(peer: &mut ScriptedPeer) {
+pub(super) async fn stream_turn(peer: &mut ScriptedPeer) {
     peer.start_stream().await;
     peer.send_chunk(event(THOUGHT, None)).await;
     peer.send_chunk(event(&call("functions.exec:0"), None))
@@ -121,7 +121,7 @@ async fn stream_turn(peer: &mut ScriptedPeer) {
 }
 
 /// The id that a streamed reply gave its first call.
-fn given_id(stream: &str) -> String {
+pub(super) fn given_id(stream: &str) -> String {
     let data = stream
         .lines()
         .filter_map(|line| line.strip_prefix("data: "));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use farrier_compat::registry::Registry;
 use farrier_gateway::config::{Config, Provider, Route};
-use farrier_gateway::{Drained, Gateway, Reloader};
+use farrier_gateway::{Drained, Entrance, Gateway, Reloader};
 use farrier_ledger::{Embedded, EmbeddedConfig};
 use farrier_serve::Tracker;
 use farrier_testkit::{RawClient, ScriptedUpstream};
@@ -20,6 +20,7 @@ use tokio::time::timeout;
 pub(crate) struct Running {
     pub(crate) addr: SocketAddr,
     pub(crate) reloader: Reloader,
+    pub(crate) entrance: Entrance,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<Option<Drained>>,
     _tasks: Tracker,
@@ -73,13 +74,14 @@ impl Setup {
 impl Running {
     pub(crate) async fn start(config: Config) -> Self {
         let bound = Gateway::bind(config).await.unwrap();
-        let (addr, reloader) = (bound.addr(), bound.reloader());
+        let (addr, reloader, entrance) = (bound.addr(), bound.reloader(), bound.entrance());
         let (stop, stopped) = oneshot::channel();
         let tasks = Tracker::new();
         let ended = tasks.spawn(bound.run(async { drop(stopped.await) }));
         Self {
             addr,
             reloader,
+            entrance,
             stop,
             ended,
             _tasks: tasks,
