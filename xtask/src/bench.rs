@@ -22,6 +22,9 @@ pub(crate) enum Bench {
     /// Any gateways, given as URLs, beside the direct call.
     #[command(disable_help_flag = true)]
     Compare(Passed),
+    /// CPU time, latency and memory of a sandbox's proxy, beside tinyproxy and TLS without any.
+    #[command(disable_help_flag = true)]
+    Egress(Passed),
     /// CPU time, latency and memory of the gateway, beside nginx and the direct call.
     #[command(disable_help_flag = true)]
     Gateway(Passed),
@@ -50,6 +53,7 @@ const BASELINE: &str = "bench/baseline.json";
 pub(crate) fn run(bench: &Bench, workspace: &Workspace) -> Result<(), Failure> {
     let (command, passed) = match bench {
         Bench::Compare(passed) => (measure("compare", workspace)?, passed),
+        Bench::Egress(passed) => (of_ours("egress", workspace)?, passed),
         Bench::Gateway(passed) => (of_ours("gateway", workspace)?, passed),
         Bench::Growth(passed) => (of_ours("growth", workspace)?, passed),
         Bench::Guard(passed) => (of_guard(workspace)?, passed),

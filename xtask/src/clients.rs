@@ -2,11 +2,11 @@
 //!
 //! `python/` there is a virtual environment with `clients/python/requirements.txt`; `node/` holds `node_modules` for
 //! `clients/node/package-lock.json` and, because Node looks for packages beside the program, a copy of the programs.
-//! `openclaw/<version>` and `hermes/<version>` are the same for each version of a harness, without programs of ours: what
-//! `farrier verify --harness-dir` takes. An installation is redone only when what it was made from has changed: the stamp
+//! `openclaw/<version>` and `hermes/<version>` are the same for each version of a harness that `harnesses/` pins, without
+//! programs of ours: what `farrier verify --harness-dir` takes. The package managers make them, so that what `farrier harness
+//! install` makes of the same lock files has something to be compared with. An installation is redone only when what it was made from has changed: the stamp
 //! is a copy of that text, written last.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,9 +21,9 @@ use crate::workspace::{self, Workspace};
 const PYTHONS: &[&str] = &["python3.11", "python3.12", "python3.13", "python3"];
 /// Exits with 0 if this Python is new enough and can make a virtual environment.
 const PYTHON_WILL_DO: &str = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))";
-/// Versions of OpenClaw that run npm inside their own package for each bundled plugin, at the first turn: two gigabytes,
-/// or, without a network, silence for ever.
-const INSTALL_AT_RUN_TIME: &[&str] = &["2026.4.21"];
+/// Is beside the lock file of a version of OpenClaw that runs npm inside its own package for each bundled plugin, at the
+/// first turn: two gigabytes, or, without a network, silence for ever.
+const INSTALLS_AT_RUN_TIME: &str = "finish.json";
 /// In an installation's directory, says what it was made from.
 const STAMP: &str = ".installed-from";
 
@@ -94,12 +94,10 @@ fn node(workspace: &Workspace) -> Result<(), Failure> {
 
 /// Each version with a lock file of its own, and the Node it runs on.
 fn openclaw(workspace: &Workspace) -> Result<(), Failure> {
-    for source in directories(&workspace.root().join("clients/openclaw"))? {
+    for source in directories(&workspace.root().join("harnesses/openclaw"))? {
         let version = source.file_name().unwrap_or_default();
         let home = workspace.clients().join("openclaw").join(version);
-        let installs = INSTALL_AT_RUN_TIME
-            .iter()
-            .any(|known| version == OsStr::new(known));
+        let installs = source.join(INSTALLS_AT_RUN_TIME).exists();
         node_packages(workspace, &home, &source, |installed| match installs {
             true => leave_plugins_as_they_are(installed),
             false => Ok(()),
@@ -109,7 +107,7 @@ fn openclaw(workspace: &Workspace) -> Result<(), Failure> {
 }
 
 fn hermes(workspace: &Workspace) -> Result<(), Failure> {
-    for source in directories(&workspace.root().join("clients/hermes"))? {
+    for source in directories(&workspace.root().join("harnesses/hermes"))? {
         let version = source.file_name().unwrap_or_default();
         let home = workspace.clients().join("hermes").join(version);
         python_environment(workspace, &home, &source.join("requirements.txt"))?;

@@ -4,11 +4,14 @@ mod check;
 mod completions;
 mod config;
 mod demo;
+mod harness;
 mod logs;
 mod policy;
 mod provider;
 mod registry;
 mod reload;
+mod run;
+mod sandbox;
 mod sim;
 mod stage;
 mod status;
@@ -23,6 +26,7 @@ use clap::{Parser, Subcommand};
 use crate::config::Environment;
 use crate::failure::{Failure, Notices};
 use crate::output::Output;
+use crate::pair;
 
 /// Runs agent harnesses on models that do not fit them.
 #[derive(Debug, Parser)]
@@ -43,6 +47,11 @@ enum Command {
     Reload(reload::Arguments),
     /// Say how the gateway that runs is doing
     Status(status::Arguments),
+    /// Run a harness in a sandbox of its own, which reaches nothing but the gateway
+    Run(run::Arguments),
+    /// Look after sandboxes: make, start, stop, enter, copy
+    #[command(subcommand)]
+    Sandbox(sandbox::Command),
     /// Say which services there are and where their keys come from; no key is ever an argument
     #[command(subcommand)]
     Provider(provider::Command),
@@ -51,6 +60,12 @@ enum Command {
     /// Write a harness's configuration for a route
     #[command(subcommand)]
     Config(config::Command),
+    /// Install harnesses with what they run on, pinned and proven, for sandboxes to share
+    #[command(subcommand)]
+    Harness(harness::Command),
+    /// Approve the devices of a harness's own in time, and nobody else's
+    #[command(subcommand)]
+    Pair(pair::Command),
     /// Put together what an image needs of the manifests: plugins, records, how to copy them
     Stage(stage::Arguments),
     /// Look at the manifests: what there is, what is wrong, what applies to a request
@@ -97,10 +112,14 @@ pub(crate) fn run(cli: Cli, context: &Context<'_>) -> Result<ExitCode, Failure> 
         Command::Completions(arguments) => completions::run(&arguments, context),
         Command::Config(command) => config::run(&command, context),
         Command::Demo(arguments) => demo::run(&arguments, context),
+        Command::Harness(command) => harness::run(&command, context),
         Command::Provider(command) => provider::run(&command, context),
         Command::Logs(arguments) => logs::run(&arguments, context),
+        Command::Pair(command) => pair::run(&command, context),
         Command::Policy(command) => policy::run(&command, context),
         Command::Registry(command) => registry::run(&command, context),
+        Command::Run(arguments) => run::run(&arguments, context),
+        Command::Sandbox(command) => sandbox::run(&command, context),
         Command::Reload(arguments) => reload::run(&arguments, context),
         Command::Sim(arguments) => sim::run(&arguments, context),
         Command::Stage(arguments) => stage::run(&arguments, context),

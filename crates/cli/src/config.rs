@@ -111,6 +111,20 @@ impl Environment {
         }
     }
 
+    /// One with these variables alone.
+    #[cfg(test)]
+    pub(crate) fn of(variables: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let variables: Vec<(String, String)> = variables.iter().map(owned).collect();
+        let lookup = move |name: &str| {
+            let mut found = variables.iter().filter(|(own, _)| own == name);
+            found.next().map(|(_, value)| value.clone())
+        };
+        Self {
+            lookup: Arc::new(lookup),
+        }
+    }
+
     /// The arguments, the program's name first.
     pub(crate) fn arguments() -> impl Iterator<Item = OsString> {
         std::env::args_os()
@@ -133,6 +147,17 @@ impl Environment {
     fn state_dir(&self) -> Option<PathBuf> {
         let below_home = || Some(self.home()?.join(".local").join("state"));
         self.absolute("XDG_STATE_HOME").or_else(below_home)
+    }
+
+    /// What programs keep that is no configuration and can be made again.
+    pub(crate) fn data_dir(&self) -> Option<PathBuf> {
+        let below_home = || Some(self.home()?.join(".local").join("share"));
+        self.absolute("XDG_DATA_HOME").or_else(below_home)
+    }
+
+    /// Where watchers of pairing report.
+    pub(crate) fn pairing_dir(&self) -> Option<PathBuf> {
+        Some(self.state_dir()?.join("farrier").join("pairing"))
     }
 
     fn runtime_dir(&self) -> Option<PathBuf> {

@@ -203,6 +203,12 @@ impl Notices {
         let _nobody_listens = writeln!(io::stderr().lock(), "{line}");
     }
 
+    /// A line in place of the one that was drawn before, for terminals alone.
+    pub(crate) fn draw(&self, line: &str) {
+        let mut stderr = io::stderr().lock();
+        let _nobody_listens = write!(stderr, "\r\x1b[2K{line}").and_then(|()| stderr.flush());
+    }
+
     /// Each mistake on a line of its own.
     pub(crate) fn mistakes(&self, file: &Path, mistakes: &[Mistake]) {
         mistakes

@@ -15,11 +15,14 @@ mod demo;
 mod egress;
 mod failure;
 mod hardening;
+mod harness;
 mod log;
 mod mask;
 mod output;
+mod pair;
 mod reloading;
 mod runtime;
+mod sandboxes;
 mod stage;
 mod verify;
 mod watch;
@@ -33,7 +36,17 @@ use config::Environment;
 use failure::Notices;
 use output::Output;
 
+/// The first argument of this program when it is started to be a sandbox; see `farrier-sandbox`.
+const SANDBOX_LAUNCHER: &str = "sandbox-launcher";
+
 fn main() -> ExitCode {
+    // Before there is a second thread.
+    if Environment::arguments()
+        .nth(1)
+        .is_some_and(|first| first == SANDBOX_LAUNCHER)
+    {
+        return farrier_sandbox::launcher_main();
+    }
     let env = Environment::of_process();
     let notices = Notices::of_process(&env);
     let output = Output::of_process(&env);

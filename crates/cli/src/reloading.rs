@@ -14,7 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use farrier_control::store::{Change, ChangeError, Store, StoreError};
-use farrier_control::{Cause, Code, Operations, Outcome, Providers, Reload, Status, Unable};
+use farrier_control::talk::ExecRequest;
+use farrier_control::{
+    self as control, Cause, Code, Conversation, Operations, Outcome, Providers, Reload, SandboxAct,
+    SandboxName, SandboxStatus, Status, Unable,
+};
 use farrier_gateway::{Reloaded, Reloader};
 use farrier_ledger::{Clock as _, SystemClock};
 use farrier_serve::{Limits, Tracker};
@@ -29,6 +33,7 @@ use crate::egress::Reins;
 use crate::failure::Notices;
 use crate::log::Log;
 use crate::runtime::{Hangup, Hangups};
+use crate::sandboxes::Sandboxes;
 use crate::watch::Watch;
 
 /// What a gateway was started with, and what reading its configuration again needs.
@@ -66,6 +71,7 @@ pub(crate) struct Desk {
 /// What there is to know of the gateway that runs.
 #[derive(Debug)]
 struct Running {
+    sandboxes: Sandboxes,
     /// What its providers are read from.
     origin: Origin,
     config: String,
@@ -118,13 +124,14 @@ impl<'a> Reloading<'a> {
         reloader: Reloader,
         watch: Watch,
         listen: Vec<String>,
-        life: Tracker,
+        (life, sandboxes): (Tracker, Sandboxes),
         (log, notices): (Log, &'a Notices),
     ) -> Self {
         let (ask, asked) = mpsc::channel(MAX_ASKS);
         let now = SystemClock.unix_millis();
         reloader.show_serving(1, Duration::from_millis(now));
         let running = Running {
+            sandboxes,
             origin: origin.clone(),
             config: config::absolute(&origin.file).display().to_string(),
             listen,
@@ -481,6 +488,18 @@ impl Operations for Desk {
 
     async fn change(&self, change: Change) -> Result<Reload, Unable> {
         self.asked(Some(change.at(SystemClock.unix_millis()))).await
+    }
+
+    async fn sandboxes(&self) -> Result<control::Sandboxes, Unable> {
+        self.gateway.sandboxes.status()
+    }
+
+    async fn sandbox(&self, act: SandboxAct) -> Result<SandboxStatus, Unable> {
+        self.gateway.sandboxes.act(act).await
+    }
+
+    async fn exec(&self, name: SandboxName, exec: ExecRequest) -> Result<Conversation, Unable> {
+        self.gateway.sandboxes.exec(&name, exec).await
     }
 }
 

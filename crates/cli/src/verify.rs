@@ -15,7 +15,6 @@
 pub(crate) mod case;
 pub(crate) mod child;
 mod door;
-mod installed;
 mod judge;
 pub(crate) mod live;
 mod run;
@@ -26,16 +25,15 @@ pub(crate) use child::Budget;
 pub(crate) use show::show;
 
 use std::future::Future;
-use std::path::Path;
 
 use farrier_secrets::Secret;
 use serde::Serialize;
 
 use case::{Case, Mode, SCRIPTED};
-use installed::{Installed, NotInstalled};
 use run::{Kit, Run, Way};
 
 use crate::failure::{Failure, Notices};
+use crate::harness::{Installed, NotInstalled, Store};
 
 /// What is to be verified, and how.
 #[derive(Debug)]
@@ -43,7 +41,7 @@ pub(crate) struct Order<'a> {
     pub(crate) cases: Vec<&'a Case>,
     pub(crate) mode: Mode,
     /// Where harnesses are installed.
-    pub(crate) harness_dir: Option<&'a Path>,
+    pub(crate) store: &'a Store,
     pub(crate) budget: Budget,
     /// Opens the provider of a live run.
     pub(crate) key: Option<Secret>,
@@ -181,7 +179,7 @@ impl Order<'_> {
             return Ok(None);
         }
         let version = harness.version.as_deref().unwrap_or_default();
-        Installed::find(self.harness_dir, &harness.name, version).map(Some)
+        self.store.find(&harness.name, Some(version)).map(Some)
     }
 
     fn ways(&self, case: &Case) -> Vec<Way> {

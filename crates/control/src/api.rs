@@ -185,24 +185,32 @@ impl Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
+    /// More is asked for at once than is done at once.
+    Busy,
     /// The configuration file declares the provider; it is changed there.
     Declared,
     /// The gateway finishes what it has; it takes no other configuration any more.
     Draining,
-    /// There is a provider of that name.
+    /// There is one of that name.
     Exists,
+    /// It was tried, and did not work.
+    Failed,
     /// The path is known, and not with this method.
     MethodNotAllowed,
     /// No such path.
     NotFound,
+    /// The sandbox does not run.
+    NotRunning,
     /// The body is not what it should be.
     NotUnderstood,
     /// The state store cannot be used.
     Store,
     /// The files could not be read in time.
     TimedOut,
-    /// There is no provider of that name in the store.
+    /// There is nothing of that name.
     Unknown,
+    /// A sandbox cannot be as it is wanted: something that it needs is missing.
+    Unready,
 }
 
 /// The answer when there is no other.
@@ -224,15 +232,25 @@ pub(crate) enum Endpoint {
     Provider,
     Providers,
     Reload,
+    Sandbox,
+    SandboxExec,
+    SandboxStart,
+    SandboxStop,
+    Sandboxes,
     Status,
 }
 
 impl Endpoint {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::OpenApi,
         Self::Providers,
         Self::Provider,
         Self::Reload,
+        Self::Sandboxes,
+        Self::Sandbox,
+        Self::SandboxExec,
+        Self::SandboxStart,
+        Self::SandboxStop,
         Self::Status,
     ];
 
@@ -242,6 +260,11 @@ impl Endpoint {
             Self::Provider => "/v1/providers/{name}",
             Self::Providers => "/v1/providers",
             Self::Reload => "/v1/reload",
+            Self::Sandbox => "/v1/sandboxes/{name}",
+            Self::SandboxExec => "/v1/sandboxes/{name}/exec",
+            Self::SandboxStart => "/v1/sandboxes/{name}/start",
+            Self::SandboxStop => "/v1/sandboxes/{name}/stop",
+            Self::Sandboxes => "/v1/sandboxes",
             Self::Status => "/v1/status",
         }
     }
@@ -250,8 +273,11 @@ impl Endpoint {
         match self {
             Self::OpenApi | Self::Status => &[Method::GET],
             Self::Provider => &[Method::PUT, Method::DELETE],
-            Self::Providers => &[Method::GET, Method::POST],
-            Self::Reload => &[Method::POST],
+            Self::Providers | Self::Sandboxes => &[Method::GET, Method::POST],
+            Self::Reload | Self::SandboxExec | Self::SandboxStart | Self::SandboxStop => {
+                &[Method::POST]
+            }
+            Self::Sandbox => &[Method::GET, Method::PATCH, Method::DELETE],
         }
     }
 
@@ -259,24 +285,34 @@ impl Endpoint {
     pub(crate) fn of(path: &str) -> Option<(Self, &str)> {
         Self::ALL
             .into_iter()
-            .find_map(|endpoint| match endpoint.path().strip_suffix("{name}") {
+            .find_map(|endpoint| match endpoint.path().split_once("{name}") {
                 None => (endpoint.path() == path).then_some((endpoint, "")),
-                Some(before) => {
-                    let name = path.strip_prefix(before)?;
-                    (!name.is_empty()).then_some((endpoint, name))
+                Some((before, after)) => {
+                    let name = path.strip_prefix(before)?.strip_suffix(after)?;
+                    let is_name = !name.is_empty() && !name.contains('/');
+                    is_name.then_some((endpoint, name))
                 }
             })
+    }
+
+    /// Its path, with this name in it.
+    pub(crate) fn path_of(self, name: &str) -> String {
+        self.path().replace("{name}", name)
     }
 }
 
 impl Code {
     pub(crate) const fn status(self) -> StatusCode {
         match self {
-            Self::Declared | Self::Draining | Self::Exists => StatusCode::CONFLICT,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Declared | Self::Draining | Self::Exists | Self::NotRunning => {
+                StatusCode::CONFLICT
+            }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotFound | Self::Unknown => StatusCode::NOT_FOUND,
             Self::NotUnderstood => StatusCode::BAD_REQUEST,
-            Self::Store => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Failed | Self::Store => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unready => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         }
     }

@@ -6,18 +6,23 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use rustix::process::geteuid;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::api::{Code, Endpoint, Providers, Refusal, Reload, Status, Wanted};
+use crate::sandbox::{NewSandbox, SandboxChange, SandboxName, SandboxStatus, Sandboxes};
 use crate::store::Change;
+use crate::talk::{ExecRequest, PROTOCOL};
 
 /// Whoever asks a gateway, by its socket.
 #[derive(Clone, Debug)]
@@ -84,6 +89,20 @@ pub enum CallError {
     },
 }
 
+/// Whether the connection is to become something else than HTTP.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Upgrading {
+    No,
+    Wanted,
+}
+
+enum Answer {
+    Switched(Upgraded),
+    Whole(StatusCode, Bytes),
+}
+
+/// A call without a body.
+const NOTHING: Option<&()> = None;
 /// For a whole call; longer than the gateway gives itself.
 const PATIENCE: Duration = Duration::from_secs(130);
 /// Far more than a status with every mistake that a file can hold.
@@ -108,7 +127,8 @@ impl Client {
     ///
     /// [`CallError`].
     pub async fn status(&self) -> Result<Status, CallError> {
-        self.call(Method::GET, Endpoint::Status.path(), None).await
+        self.call(Method::GET, Endpoint::Status.path(), NOTHING)
+            .await
     }
 
     /// Has it read its configuration again. That the configuration was refused is an answer, not an error.
@@ -118,7 +138,8 @@ impl Client {
     /// [`CallError`]; the gateway may have done it all the same, unless it is [`CallError::Refused`] or
     /// [`CallError::NoGateway`].
     pub async fn reload(&self) -> Result<Reload, CallError> {
-        self.call(Method::POST, Endpoint::Reload.path(), None).await
+        self.call(Method::POST, Endpoint::Reload.path(), NOTHING)
+            .await
     }
 
     /// Every provider it knows of.
@@ -127,7 +148,7 @@ impl Client {
     ///
     /// [`CallError`].
     pub async fn providers(&self) -> Result<Providers, CallError> {
-        self.call(Method::GET, Endpoint::Providers.path(), None)
+        self.call(Method::GET, Endpoint::Providers.path(), NOTHING)
             .await
     }
 
@@ -152,35 +173,134 @@ impl Client {
     }
 
     fn path_of(change: &Change) -> String {
-        Endpoint::Provider
-            .path()
-            .replace("{name}", change.name().as_str())
+        Endpoint::Provider.path_of(change.name().as_str())
+    }
+
+    /// Every sandbox, and how it is doing.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn sandboxes(&self) -> Result<Sandboxes, CallError> {
+        let path = Endpoint::Sandboxes.path();
+        self.call(Method::GET, path, NOTHING).await
+    }
+
+    /// One sandbox, and how it is doing.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn sandbox(&self, name: &SandboxName) -> Result<SandboxStatus, CallError> {
+        let path = Endpoint::Sandbox.path_of(name.as_str());
+        self.call(Method::GET, &path, NOTHING).await
+    }
+
+    /// Has it make a sandbox, and start it if that is wanted; answered when it runs.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; the gateway may have done it all the same, unless it is [`CallError::Refused`] or
+    /// [`CallError::NoGateway`].
+    pub async fn create_sandbox(&self, new: &NewSandbox) -> Result<SandboxStatus, CallError> {
+        let path = Endpoint::Sandboxes.path();
+        self.call(Method::POST, path, Some(new)).await
+    }
+
+    /// Has it change a sandbox, also one that runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_sandbox`](Self::create_sandbox).
+    pub async fn change_sandbox(
+        &self,
+        name: &SandboxName,
+        change: &SandboxChange,
+    ) -> Result<SandboxStatus, CallError> {
+        let path = Endpoint::Sandbox.path_of(name.as_str());
+        self.call(Method::PATCH, &path, Some(change)).await
+    }
+
+    /// Has it start a sandbox; answered when it runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_sandbox`](Self::create_sandbox).
+    pub async fn start_sandbox(&self, name: &SandboxName) -> Result<SandboxStatus, CallError> {
+        let path = Endpoint::SandboxStart.path_of(name.as_str());
+        self.call(Method::POST, &path, NOTHING).await
+    }
+
+    /// Has it stop a sandbox; answered when nothing of it runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_sandbox`](Self::create_sandbox).
+    pub async fn stop_sandbox(&self, name: &SandboxName) -> Result<SandboxStatus, CallError> {
+        let path = Endpoint::SandboxStop.path_of(name.as_str());
+        self.call(Method::POST, &path, NOTHING).await
+    }
+
+    /// Has it stop a sandbox and remove it, with its home. What it was is told.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_sandbox`](Self::create_sandbox).
+    pub async fn destroy_sandbox(&self, name: &SandboxName) -> Result<SandboxStatus, CallError> {
+        let path = Endpoint::Sandbox.path_of(name.as_str());
+        self.call(Method::DELETE, &path, NOTHING).await
+    }
+
+    /// Has it start a process in a sandbox, or go on with a session; see [`talk`](crate::talk) for what is said then.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn exec(
+        &self,
+        name: &SandboxName,
+        exec: &ExecRequest,
+    ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + use<>, CallError> {
+        let path = Endpoint::SandboxExec.path_of(name.as_str());
+        let asked = self.exchange(Method::POST, &path, Some(exec), Upgrading::Wanted);
+        let answer = timeout(PATIENCE, asked).await;
+        match answer.map_err(|_elapsed| self.timed_out())?? {
+            Answer::Switched(stream) => Ok(TokioIo::new(stream)),
+            Answer::Whole(status, body) => Err(self.refused(status, &body)),
+        }
     }
 
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
-        body: Option<&Wanted>,
+        body: Option<&impl Serialize>,
     ) -> Result<T, CallError> {
-        let (status, body) = timeout(PATIENCE, self.exchange(method, path, body))
-            .await
-            .map_err(|_elapsed| CallError::TimedOut {
-                path: self.path.clone(),
-                within: PATIENCE,
-            })??;
-        if let Ok(answer) = serde_json::from_slice(&body) {
-            return Ok(answer);
+        let asked = self.exchange(method, path, body, Upgrading::No);
+        let answer = timeout(PATIENCE, asked).await;
+        let Answer::Whole(status, body) = answer.map_err(|_elapsed| self.timed_out())?? else {
+            return Err(self.refused(StatusCode::SWITCHING_PROTOCOLS, b""));
+        };
+        serde_json::from_slice(&body).map_err(|_other| self.refused(status, &body))
+    }
+
+    fn timed_out(&self) -> CallError {
+        CallError::TimedOut {
+            path: self.path.clone(),
+            within: PATIENCE,
         }
-        match serde_json::from_slice(&body) {
-            Ok(Refusal { error }) => Err(CallError::Refused {
+    }
+
+    fn refused(&self, status: StatusCode, body: &[u8]) -> CallError {
+        match serde_json::from_slice(body) {
+            Ok(Refusal { error }) => CallError::Refused {
                 code: error.code,
                 message: error.message,
-            }),
-            Err(_) => Err(CallError::NotUnderstood {
+            },
+            Err(_) => CallError::NotUnderstood {
                 path: self.path.clone(),
                 status,
-            }),
+            },
         }
     }
 
@@ -188,8 +308,9 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Option<&Wanted>,
-    ) -> Result<(StatusCode, Bytes), CallError> {
+        body: Option<&impl Serialize>,
+        upgrading: Upgrading,
+    ) -> Result<Answer, CallError> {
         let body = body.map(serde_json::to_vec).transpose();
         let body = body.map_err(|error| self.broken(error))?;
         let stream = UnixStream::connect(&self.path)
@@ -200,19 +321,29 @@ impl Client {
             .await
             .map_err(|error| self.broken(error))?;
         // Nobody reads the authority of a Unix socket, but HTTP/1.1 has one.
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(HOST, "localhost")
+            .header(HOST, "localhost");
+        if upgrading == Upgrading::Wanted {
+            request = request
+                .header(CONNECTION, "upgrade")
+                .header(UPGRADE, PROTOCOL);
+        }
+        let request = request
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|error| self.broken(error))?;
         let mut answer = pin!(async {
-            let (head, body) = sender.send_request(request).await?.into_parts();
+            let answer = sender.send_request(request).await?;
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(Answer::Switched(hyper::upgrade::on(answer).await?));
+            }
+            let (head, body) = answer.into_parts();
             #[expect(clippy::disallowed_methods, reason = "bounded by Limited")]
             let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?;
-            Ok((head.status, body.to_bytes()))
+            Ok(Answer::Whole(head.status, body.to_bytes()))
         });
-        let mut connection = pin!(connection);
+        let mut connection = pin!(connection.with_upgrades());
         let mut open = true;
         loop {
             tokio::select! {

@@ -19,13 +19,19 @@
 
 mod api;
 mod client;
+mod sandbox;
 mod serve;
 mod socket;
 pub mod store;
+pub mod talk;
 
 pub use api::{
     Cause, Code, Mistake, OPENAPI, Origin, Outcome, Provider, Providers, Reload, Status,
 };
 pub use client::{CallError, Client};
-pub use serve::{Operations, Unable};
+pub use sandbox::{
+    InvalidSandboxName, LimitSpec, MountSpec, NewSandbox, SandboxChange, SandboxName, SandboxSpec,
+    SandboxState, SandboxStatus, Sandboxes, ServiceStatus, SessionStatus,
+};
+pub use serve::{Conversation, Operations, SandboxAct, Stream, Unable};
 pub use socket::{BindError, Socket};

@@ -3,22 +3,28 @@
 //! One call a connection: there is no hurry here, and nothing to keep.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use farrier_secrets::NameError;
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::process::geteuid;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
@@ -26,8 +32,12 @@ use tracing::{debug, warn};
 use crate::api::{
     Code, Endpoint, OPENAPI, Providers, Refusal, RefusalError, Reload, Status, Wanted,
 };
+use crate::sandbox::{
+    InvalidSandboxName, NewSandbox, SandboxChange, SandboxName, SandboxStatus, Sandboxes,
+};
 use crate::socket::Socket;
 use crate::store::Change;
+use crate::talk::{ExecRequest, PROTOCOL};
 
 /// What a process lets itself be asked.
 pub trait Operations: Clone + Send + Sync + 'static {
@@ -51,7 +61,51 @@ pub trait Operations: Clone + Send + Sync + 'static {
     ///
     /// A caller that leaves changes nothing: what was begun is finished.
     fn change(&self, change: Change) -> impl Future<Output = Result<Reload, Unable>> + Send;
+
+    /// Every sandbox, and how it is doing.
+    fn sandboxes(&self) -> impl Future<Output = Result<Sandboxes, Unable>> + Send;
+
+    /// Does something about one sandbox, and says how it is doing then.
+    ///
+    /// # Cancellation
+    ///
+    /// A caller that leaves changes nothing: what was begun is finished.
+    fn sandbox(
+        &self,
+        act: SandboxAct,
+    ) -> impl Future<Output = Result<SandboxStatus, Unable>> + Send;
+
+    /// Starts a process in a sandbox, or finds the session, and gives what is to become of the caller's connection then.
+    fn exec(
+        &self,
+        name: SandboxName,
+        exec: ExecRequest,
+    ) -> impl Future<Output = Result<Conversation, Unable>> + Send;
 }
+
+/// What is to be done about a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SandboxAct {
+    /// Have it become something else.
+    Change(SandboxName, SandboxChange),
+    /// Make it.
+    Create(Box<NewSandbox>),
+    /// End it, and remove all that there is of it.
+    Destroy(SandboxName),
+    /// Nothing.
+    Look(SandboxName),
+    /// Start it.
+    Start(SandboxName),
+    /// End it, and keep what there is of it.
+    Stop(SandboxName),
+}
+
+/// What becomes of a connection once it is no call any more: it is handed over, and lasts as long as what it is given to.
+pub struct Conversation(Box<dyn FnOnce(Stream) -> Talking + Send>);
+
+/// A connection that was a call.
+pub type Stream = TokioIo<Upgraded>;
+type Talking = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Why it did not even try.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,14 +130,16 @@ pub enum Unable {
 
 /// Calls at once; one more waits to be accepted.
 const MAX_CALLS: usize = 16;
+/// Conversations at once; one more is refused.
+const MAX_CONVERSATIONS: usize = 1024;
 /// For the head of a request.
 const HEAD_WAIT: Duration = Duration::from_secs(5);
 /// For a whole call; more than what any operation takes.
 const CALL_WAIT: Duration = Duration::from_secs(120);
 /// The smallest that the parser works with, and plenty.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
-/// A provider with every key that one could have.
-const MAX_BODY_BYTES: usize = 64 * 1024;
+/// A provider with every key that one could have; a sandbox with its policy.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// Between two tries after accept itself failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -91,15 +147,21 @@ impl Socket {
     /// Answers calls, for ever. Dropping the future cuts those that are being answered.
     pub async fn serve(&self, operations: impl Operations) -> Infallible {
         let mut calls = JoinSet::new();
+        let mut conversations = JoinSet::new();
+        let places = Arc::new(Semaphore::new(MAX_CONVERSATIONS));
         loop {
-            if calls.len() >= MAX_CALLS {
-                let _ended = calls.join_next().await;
-            }
             tokio::select! {
-                // What a call came to is its own affair.
-                Some(_ended) = calls.join_next() => {}
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => drop(calls.spawn(call(stream, operations.clone()))),
+                Some(ended) = calls.join_next() => {
+                    // What a call came to is its own affair, unless it goes on as something else.
+                    if let Ok(Some(handed)) = ended {
+                        drop(conversations.spawn(converse(handed)));
+                    }
+                }
+                Some(_ended) = conversations.join_next() => {}
+                accepted = self.listener.accept(), if calls.len() < MAX_CALLS => match accepted {
+                    Ok((stream, _)) => {
+                        drop(calls.spawn(call(stream, operations.clone(), Arc::clone(&places))));
+                    }
                     Err(error) => {
                         warn!(%error, "accept failed on the control socket");
                         sleep(ACCEPT_PAUSE).await;
@@ -110,8 +172,34 @@ impl Socket {
     }
 }
 
+/// A connection that is to be handed over as soon as its last answer is written.
+struct Handed {
+    connection: OnUpgrade,
+    conversation: Conversation,
+    place: OwnedSemaphorePermit,
+}
+
+async fn converse(handed: Handed) {
+    let Handed {
+        connection,
+        conversation: Conversation(talk),
+        place,
+    } = handed;
+    match connection.await {
+        Ok(upgraded) => talk(TokioIo::new(upgraded)).await,
+        Err(error) => {
+            debug!(%error, "a caller on the control socket left before it was handed over")
+        }
+    }
+    drop(place);
+}
+
 /// One connection, from who is at its other end to the last byte of the answer.
-async fn call(stream: UnixStream, operations: impl Operations) {
+async fn call(
+    stream: UnixStream,
+    operations: impl Operations,
+    places: Arc<Semaphore>,
+) -> Option<Handed> {
     let (own, caller) = (
         geteuid().as_raw(),
         stream.peer_cred().map(|peer| peer.uid()),
@@ -123,17 +211,25 @@ async fn call(stream: UnixStream, operations: impl Operations) {
                 uid,
                 "turned away a caller on the control socket: it is another user's"
             );
-            return;
+            return None;
         }
         Err(error) => {
             warn!(%error, "turned away a caller on the control socket: it is nobody's");
-            return;
+            return None;
         }
     }
-    let answer = service_fn(move |request: Request<Incoming>| {
-        let operations = operations.clone();
-        async move { Ok::<_, Infallible>(answer(request, &operations).await) }
-    });
+    let handed = Arc::new(Mutex::new(None));
+    let answer = {
+        let handed = Arc::clone(&handed);
+        service_fn(move |request: Request<Incoming>| {
+            let desk = Desk {
+                operations: operations.clone(),
+                places: Arc::clone(&places),
+                handed: Arc::clone(&handed),
+            };
+            async move { Ok::<_, Infallible>(desk.answer(request).await) }
+        })
+    };
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_WAIT)
@@ -141,7 +237,8 @@ async fn call(stream: UnixStream, operations: impl Operations) {
         .keep_alive(false);
     match timeout(
         CALL_WAIT,
-        http.serve_connection(TokioIo::new(stream), answer),
+        http.serve_connection(TokioIo::new(stream), answer)
+            .with_upgrades(),
     )
     .await
     {
@@ -149,6 +246,8 @@ async fn call(stream: UnixStream, operations: impl Operations) {
         Ok(Err(error)) => debug!(%error, "a call on the control socket ended early"),
         Err(_) => debug!("a call on the control socket took too long"),
     }
+    let mut handed = handed.lock().unwrap_or_else(PoisonError::into_inner);
+    handed.take()
 }
 
 /// Its own user, and root, who could do as it pleases anyway.
@@ -156,30 +255,133 @@ const fn is_let_in(caller: u32, own: u32) -> bool {
     caller == own || caller == 0
 }
 
-async fn answer(request: Request<Incoming>, operations: &impl Operations) -> Response<Full<Bytes>> {
-    let (head, body) = request.into_parts();
-    let path = head.uri.path();
-    let Some((endpoint, name)) = Endpoint::of(path) else {
-        let known = Endpoint::ALL.map(Endpoint::path).join(", ");
-        let message = format!("expected one of {known}, got {path:?}");
-        return refusal(Code::NotFound, message);
-    };
-    if !endpoint.methods().contains(&head.method) {
-        return wrong_method(endpoint, &head);
+/// Where one call is answered.
+struct Desk<O> {
+    operations: O,
+    places: Arc<Semaphore>,
+    handed: Arc<Mutex<Option<Handed>>>,
+}
+
+impl<O: Operations> Desk<O> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path().to_owned();
+        let Some((endpoint, name)) = Endpoint::of(&path) else {
+            let known = Endpoint::ALL.map(Endpoint::path).join(", ");
+            let message = format!("expected one of {known}, got {path:?}");
+            return refusal(Code::NotFound, message);
+        };
+        if !endpoint.methods().contains(request.method()) {
+            return wrong_method(endpoint, &path, request.method());
+        }
+        match endpoint {
+            Endpoint::OpenApi => json(StatusCode::OK, Bytes::from_static(OPENAPI.as_bytes())),
+            Endpoint::Reload => reloaded(self.operations.reload().await),
+            Endpoint::Status => value(StatusCode::OK, &self.operations.status()),
+            Endpoint::Provider | Endpoint::Providers => self.providers(name, request).await,
+            Endpoint::SandboxExec => self.exec(name, request).await,
+            Endpoint::Sandboxes if request.method() == Method::GET => {
+                told(self.operations.sandboxes().await)
+            }
+            Endpoint::Sandbox
+            | Endpoint::SandboxStart
+            | Endpoint::SandboxStop
+            | Endpoint::Sandboxes => match asked_of_a_sandbox(endpoint, name, request).await {
+                Ok(act) => told(self.operations.sandbox(act).await),
+                Err(message) => refusal(Code::NotUnderstood, message),
+            },
+        }
     }
-    match endpoint {
-        Endpoint::OpenApi => json(StatusCode::OK, Bytes::from_static(OPENAPI.as_bytes())),
-        Endpoint::Reload => reloaded(operations.reload().await),
-        Endpoint::Status => value(StatusCode::OK, &operations.status()),
-        Endpoint::Providers if head.method == Method::GET => match operations.providers().await {
-            Ok(providers) => value(StatusCode::OK, &providers),
-            Err(unable) => refusal(unable.code(), unable.to_string()),
-        },
-        Endpoint::Provider | Endpoint::Providers => match wanted(&head, name, body).await {
-            Ok(change) => reloaded(operations.change(change).await),
+
+    async fn providers(&self, name: &str, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        if head.method == Method::GET {
+            return told(self.operations.providers().await);
+        }
+        match wanted(&head, name, body).await {
+            Ok(change) => reloaded(self.operations.change(change).await),
             Err(message) => refusal(Code::NotUnderstood, message),
-        },
+        }
     }
+
+    /// Hands the connection over, if all is well.
+    async fn exec(&self, name: &str, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let upgrade = request.headers().get(UPGRADE);
+        if upgrade.is_none_or(|protocol| protocol != PROTOCOL) {
+            let message = format!("expected a connection to be switched to {PROTOCOL}, got none");
+            return refusal(Code::NotUnderstood, message);
+        }
+        let connection = hyper::upgrade::on(&mut request);
+        let asked = async {
+            let name = name
+                .parse()
+                .map_err(|error: InvalidSandboxName| error.to_string())?;
+            let exec = body_of(request.into_body(), "what is to be started").await?;
+            Ok::<(SandboxName, ExecRequest), String>((name, exec))
+        };
+        let (name, exec) = match asked.await {
+            Ok(asked) => asked,
+            Err(message) => return refusal(Code::NotUnderstood, message),
+        };
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            let message = format!(
+                "expected at most {MAX_CONVERSATIONS} terminals and commands at once, got one more"
+            );
+            return refusal(Code::Busy, message);
+        };
+        match self.operations.exec(name, exec).await {
+            Err(unable) => refusal(unable.code(), unable.to_string()),
+            Ok(conversation) => {
+                let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+                *handed = Some(Handed {
+                    connection,
+                    conversation,
+                    place,
+                });
+                switching()
+            }
+        }
+    }
+}
+
+// === impl Conversation ===
+
+impl Conversation {
+    /// Of what is done with the connection.
+    pub fn new<F>(talk: impl FnOnce(Stream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self(Box::new(|stream| Box::pin(talk(stream))))
+    }
+}
+
+impl fmt::Debug for Conversation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Conversation").finish()
+    }
+}
+
+/// What a call about a sandbox asks for.
+async fn asked_of_a_sandbox(
+    endpoint: Endpoint,
+    name: &str,
+    request: Request<Incoming>,
+) -> Result<SandboxAct, String> {
+    let (head, body) = request.into_parts();
+    if endpoint == Endpoint::Sandboxes {
+        return Ok(SandboxAct::Create(body_of(body, "a sandbox").await?));
+    }
+    let name = name.parse();
+    let name = name.map_err(|error: InvalidSandboxName| error.to_string())?;
+    Ok(match (endpoint, head.method) {
+        (Endpoint::SandboxStart, _) => SandboxAct::Start(name),
+        (Endpoint::SandboxStop, _) => SandboxAct::Stop(name),
+        (_, Method::PATCH) => {
+            SandboxAct::Change(name, body_of(body, "a change of a sandbox").await?)
+        }
+        (_, Method::DELETE) => SandboxAct::Destroy(name),
+        _ => SandboxAct::Look(name),
+    })
 }
 
 /// The change that a call asks for.
@@ -188,15 +390,7 @@ async fn wanted(head: &Parts, name: &str, body: Incoming) -> Result<Change, Stri
         let name = name.parse().map_err(|error: NameError| error.to_string())?;
         return Ok(Change::Remove(name));
     }
-    #[expect(clippy::disallowed_methods, reason = "bounded by Limited")]
-    let body = Limited::new(body, MAX_BODY_BYTES).collect().await;
-    let body = body
-        .map_err(|_cut| format!("expected a body of at most {MAX_BODY_BYTES} bytes, got more"))?;
-    // What serde says could repeat what somebody has put in a wrong place.
-    let wanted: Wanted = serde_json::from_slice(&body.to_bytes()).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        format!("expected a provider with name, type, base_url and keys, got other JSON (line {line}, column {column})")
-    })?;
+    let wanted: Wanted = body_of(body, "a provider with name, type, base_url and keys").await?;
     let provider = wanted.parsed()?;
     match head.method == Method::PUT {
         true if provider.name.as_str() != name => {
@@ -207,6 +401,34 @@ async fn wanted(head: &Parts, name: &str, body: Incoming) -> Result<Change, Stri
     }
 }
 
+/// A body, whole. What is wrong with it is not repeated: somebody may have put a secret in a wrong place.
+async fn body_of<T: DeserializeOwned>(body: Incoming, expected: &str) -> Result<T, String> {
+    #[expect(clippy::disallowed_methods, reason = "bounded by Limited")]
+    let body = Limited::new(body, MAX_BODY_BYTES).collect().await;
+    let body = body
+        .map_err(|_cut| format!("expected a body of at most {MAX_BODY_BYTES} bytes, got more"))?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        format!("expected {expected}, got other JSON (line {line}, column {column})")
+    })
+}
+
+fn told(answer: Result<impl Serialize, Unable>) -> Response<Full<Bytes>> {
+    match answer {
+        Ok(answer) => value(StatusCode::OK, &answer),
+        Err(unable) => refusal(unable.code(), unable.to_string()),
+    }
+}
+
+fn switching() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
+    response
+}
+
 fn reloaded(reload: Result<Reload, Unable>) -> Response<Full<Bytes>> {
     match reload {
         Ok(reload) => value(reload.result.status(), &reload),
@@ -214,14 +436,9 @@ fn reloaded(reload: Result<Reload, Unable>) -> Response<Full<Bytes>> {
     }
 }
 
-fn wrong_method(endpoint: Endpoint, head: &Parts) -> Response<Full<Bytes>> {
+fn wrong_method(endpoint: Endpoint, path: &str, got: &Method) -> Response<Full<Bytes>> {
     let allowed: Vec<&str> = endpoint.methods().iter().map(Method::as_str).collect();
-    let path = head.uri.path();
-    let message = format!(
-        "expected {} {path}, got {}",
-        allowed.join(" or "),
-        head.method
-    );
+    let message = format!("expected {} {path}, got {got}", allowed.join(" or "));
     let mut refusal = refusal(Code::MethodNotAllowed, message);
     let allow = HeaderValue::from_str(&allowed.join(", "));
     refusal

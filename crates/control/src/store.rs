@@ -1,4 +1,4 @@
-//! What is to be remembered between commands: providers, as references.
+//! What is to be remembered between commands: providers, as references, and sandboxes.
 //!
 //! ```text
 //! farrier provider … ──▶ Store ──▶ state.db (SQLite) ◀── Store ◀── a gateway that reads its configuration
@@ -16,6 +16,7 @@
 
 mod place;
 mod providers;
+mod sandboxes;
 mod schema;
 
 use std::io;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 pub use providers::{Change, ChangeError, StoredProvider};
+pub use sandboxes::{MAX_SANDBOXES, SandboxError, StoredSandbox};
 
 /// The state of one user.
 #[derive(Debug)]

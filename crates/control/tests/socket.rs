@@ -9,10 +9,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use farrier_control::store::{Change, StoredProvider};
+use farrier_control::talk::{
+    Ended, ExecRequest, Inward, Outward, read_inward, read_outward, write_inward, write_outward,
+};
 use farrier_control::{
-    BindError, CallError, Cause, Client, Code, Mistake, OPENAPI, Operations, Origin, Outcome,
-    Provider, Providers, Reload, Socket, Status, Unable,
+    BindError, CallError, Cause, Client, Code, Conversation, LimitSpec, Mistake, MountSpec,
+    NewSandbox, OPENAPI, Operations, Origin, Outcome, Provider, Providers, Reload, SandboxAct,
+    SandboxChange, SandboxName, SandboxSpec, SandboxState, SandboxStatus, Sandboxes, ServiceStatus,
+    SessionStatus, Socket, Status, Unable,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -24,6 +30,7 @@ use tokio::net::UnixStream;
 struct Gateway {
     reloads: Arc<AtomicU64>,
     changes: Arc<Mutex<Vec<Change>>>,
+    acts: Arc<Mutex<Vec<SandboxAct>>>,
     draining: bool,
     broken: bool,
 }
@@ -94,6 +101,104 @@ impl Operations for Gateway {
         }
         self.changes.lock().unwrap().push(change);
         self.reload().await
+    }
+
+    async fn sandboxes(&self) -> Result<Sandboxes, Unable> {
+        let sandboxes = vec![doing("work", SandboxState::Running)];
+        Ok(Sandboxes { sandboxes })
+    }
+
+    async fn sandbox(&self, act: SandboxAct) -> Result<SandboxStatus, Unable> {
+        let (name, state) = match &act {
+            SandboxAct::Create(new) => (&new.name, SandboxState::Running),
+            SandboxAct::Start(name)
+            | SandboxAct::Look(name)
+            | SandboxAct::Change(name, _)
+            | SandboxAct::Destroy(name) => (name, SandboxState::Running),
+            SandboxAct::Stop(name) => (name, SandboxState::Stopped),
+        };
+        if name.as_str() == "missing" {
+            let message = "expected the name of a sandbox, got missing".to_owned();
+            let code = Code::Unknown;
+            return Err(Unable::Change { code, message });
+        }
+        let status = doing(name.as_str(), state);
+        self.acts.lock().unwrap().push(act);
+        Ok(status)
+    }
+
+    /// Says back whatever it is told, until there is nothing more.
+    async fn exec(&self, name: SandboxName, exec: ExecRequest) -> Result<Conversation, Unable> {
+        if name.as_str() == "missing" {
+            let message = "expected a sandbox that runs, got missing".to_owned();
+            let code = Code::NotRunning;
+            return Err(Unable::Change { code, message });
+        }
+        Ok(Conversation::new(async move |mut stream| {
+            let said = Bytes::from(exec.command.join(" "));
+            write_outward(&mut stream, &Outward::Output(said))
+                .await
+                .unwrap();
+            while let Some(frame) = read_inward(&mut stream).await.unwrap() {
+                let Inward::Input(bytes) = frame else {
+                    break;
+                };
+                write_outward(&mut stream, &Outward::Errors(bytes))
+                    .await
+                    .unwrap();
+            }
+            let ended = Outward::Ended(Ended::Exited(7));
+            write_outward(&mut stream, &ended).await.unwrap();
+        }))
+    }
+}
+
+fn spec() -> SandboxSpec {
+    SandboxSpec {
+        agent: "openclaw".to_owned(),
+        version: Some("2026.5.12".to_owned()),
+        route: "moonshotai/kimi-k2.6".to_owned(),
+        providers: vec!["slack".parse().unwrap()],
+        mounts: vec![MountSpec {
+            host: "/srv/data".into(),
+            inside: "/data".into(),
+            writable: true,
+        }],
+        policy: Some("version: 1\n".to_owned()),
+        command: Vec::new(),
+        serve: true,
+        rootfs: None,
+        limits: LimitSpec {
+            memory_bytes: Some(1 << 30),
+            pids: Some(200),
+            milli_cpus: None,
+        },
+    }
+}
+
+fn doing(name: &str, state: SandboxState) -> SandboxStatus {
+    SandboxStatus {
+        name: name.parse().unwrap(),
+        spec: spec(),
+        state,
+        since_unix_ms: 3,
+        reason: Some("memory is not bounded".to_owned()),
+        service: Some(ServiceStatus {
+            running: true,
+            restarts: 1,
+            last_exit: Some("status 1".to_owned()),
+            last_output: Some("no".to_owned()),
+        }),
+        pid: Some(42),
+        limits: vec!["memory 1 GiB".to_owned()],
+        home: "/var/lib/farrier/sandboxes/work/home".into(),
+        created_unix_ms: 2,
+        sessions: vec![SessionStatus {
+            id: 1,
+            command: vec!["bash".to_owned()],
+            attached: false,
+            since_unix_ms: 4,
+        }],
     }
 }
 
@@ -413,4 +518,137 @@ async fn an_answer_of_something_else_is_told_apart() {
         ));
     };
     tokio::join!(other, ours);
+}
+
+#[tokio::test]
+async fn sandboxes_are_made_changed_started_stopped_and_destroyed() {
+    let (_place, path) = place();
+    let socket = Socket::bind(&path).unwrap();
+    let gateway = Gateway::default();
+    let client = Client::at(&path);
+    let name: SandboxName = "work".parse().unwrap();
+    let new = NewSandbox {
+        name: name.clone(),
+        spec: spec(),
+        start: true,
+    };
+    let change = SandboxChange {
+        attach: vec!["slack".parse().unwrap()],
+        ..SandboxChange::default()
+    };
+    during(&socket, gateway.clone(), async {
+        let running = doing("work", SandboxState::Running);
+        assert_eq!(
+            client.sandboxes().await.unwrap().sandboxes,
+            [running.clone()]
+        );
+        assert_eq!(client.create_sandbox(&new).await.unwrap(), running);
+        assert_eq!(
+            client.change_sandbox(&name, &change).await.unwrap(),
+            running
+        );
+        assert_eq!(client.start_sandbox(&name).await.unwrap(), running);
+        let stopped = client.stop_sandbox(&name).await.unwrap();
+        assert_eq!(stopped.state, SandboxState::Stopped);
+        assert_eq!(client.sandbox(&name).await.unwrap(), running);
+        assert_eq!(client.destroy_sandbox(&name).await.unwrap(), running);
+        let missing = client.sandbox(&"missing".parse().unwrap()).await;
+        assert!(
+            matches!(
+                missing,
+                Err(CallError::Refused {
+                    code: Code::Unknown,
+                    ..
+                })
+            ),
+            "{missing:?}"
+        );
+    })
+    .await;
+    let expected = [
+        SandboxAct::Create(Box::new(new)),
+        SandboxAct::Change(name.clone(), change),
+        SandboxAct::Start(name.clone()),
+        SandboxAct::Stop(name.clone()),
+        SandboxAct::Look(name.clone()),
+        SandboxAct::Destroy(name),
+    ];
+    assert_eq!(*gateway.acts.lock().unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_call_becomes_a_conversation_that_outlives_the_calls_after_it() {
+    let (_place, path) = place();
+    let socket = Socket::bind(&path).unwrap();
+    let client = Client::at(&path);
+    let name: SandboxName = "work".parse().unwrap();
+    let exec = ExecRequest {
+        command: vec!["cat".to_owned(), "-".to_owned()],
+        ..ExecRequest::default()
+    };
+    during(&socket, Gateway::default(), async {
+        let mut talk = client.exec(&name, &exec).await.unwrap();
+        let first = read_outward(&mut talk).await.unwrap();
+        assert_eq!(first, Some(Outward::Output(Bytes::from_static(b"cat -"))));
+        // More calls than are answered at once: a conversation takes none of their places.
+        let mut others = Vec::new();
+        for _ in 0..20 {
+            others.push(client.exec(&name, &exec).await.unwrap());
+        }
+        assert!(client.status().await.is_ok());
+        let long = Bytes::from(vec![b'x'; 200_000]);
+        let said = Inward::Input(long.clone());
+        let (mut reading, mut writing) = tokio::io::split(talk);
+        let say = async {
+            write_inward(&mut writing, &said).await.unwrap();
+            write_inward(&mut writing, &Inward::InputEnd).await.unwrap();
+        };
+        let hear = async {
+            let mut heard = Vec::new();
+            loop {
+                match read_outward(&mut reading).await.unwrap().unwrap() {
+                    Outward::Errors(bytes) => heard.extend(bytes),
+                    other => break (heard, other),
+                }
+            }
+        };
+        let ((), (heard, end)) = tokio::join!(say, hear);
+        assert_eq!(
+            (heard, end),
+            (long.to_vec(), Outward::Ended(Ended::Exited(7)))
+        );
+        assert_eq!(read_outward(&mut reading).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_conversation_that_cannot_be_had_is_refused_as_a_call() {
+    let (_place, path) = place();
+    let socket = Socket::bind(&path).unwrap();
+    let client = Client::at(&path);
+    during(&socket, Gateway::default(), async {
+        let refused = client
+            .exec(&"missing".parse().unwrap(), &ExecRequest::default())
+            .await
+            .map(drop);
+        assert!(
+            matches!(
+                refused,
+                Err(CallError::Refused {
+                    code: Code::NotRunning,
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+        let (status, body) = raw(&path, "POST /v1/sandboxes/work/exec").await;
+        assert_eq!(status, "400");
+        assert_eq!(body["error"]["code"], "not_understood");
+        let (status, _) = raw(&path, "GET /v1/sandboxes/..%2f..").await;
+        assert_eq!(status, "400");
+        let (status, _) = raw(&path, "GET /v1/sandboxes/a/b").await;
+        assert_eq!(status, "404");
+    })
+    .await;
 }

@@ -4,9 +4,15 @@
 //! accept ─▶ HTTP/1.1 to the proxy ──▶ absolute URL: exchange
 //!                └─ CONNECT ─▶ authorize ─▶ nothing to read: dial, splice
 //!                                      └──▶ something to read: TLS ended here ─▶ HTTP/2 or HTTP/1.1 ─▶ exchange
+//!                                                                       └─ a name of ours: its service
 //! ```
+//!
+//! How connections come that do not know of a proxy is [`capture`]'s.
+
+mod capture;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,7 +35,9 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use crate::ask::Via;
-use crate::exchange::{Exchanged, ReplyBody, Upgraded};
+use crate::audit::Verdict;
+use crate::body::ReplyBody;
+use crate::exchange::{Exchanged, Upgraded};
 use crate::head::Fault;
 use crate::prefixed::Prefixed;
 use crate::record::Record;
@@ -67,14 +75,26 @@ const CLOSING: Duration = Duration::from_secs(1);
 const TLS_HANDSHAKE: u8 = 0x16;
 
 impl Sandbox {
+    /// One connection, to the proxy or to somebody else's address.
+    pub(crate) async fn accepted(self: Arc<Self>, stream: TcpStream, is_captured: bool) {
+        if self.shared.audit.turns_away() {
+            return; // nothing could be recorded of it
+        }
+        if is_captured {
+            Box::pin(self.captured(stream)).await;
+        } else {
+            Box::pin(self.connection(stream)).await;
+        }
+    }
+
     /// One connection to the proxy.
-    pub(crate) async fn connection(self: Arc<Self>, stream: TcpStream) {
+    async fn connection(self: Arc<Self>, stream: TcpStream) {
         let stream = Stalling::new(stream, self.limits.listener.write_stall);
         let Some((stream, next)) = Box::pin(self.http1(stream, Via::Proxy)).await else {
             return;
         };
         match next {
-            Next::Inspect(to) => Box::pin(self.inspect(stream, to)).await,
+            Next::Inspect(to) => Box::pin(self.inspect(stream, to, None)).await,
             Next::Splice(to, upstream, record) => self.splice(stream, (to, upstream), record).await,
             Next::WebSocket(upgraded, record) => {
                 Box::pin(self.websocket(stream, *upgraded, record)).await;
@@ -82,15 +102,22 @@ impl Sandbox {
         }
     }
 
-    /// A tunnel whose requests are judged, or that may hold placeholders.
-    async fn inspect<S>(self: &Arc<Self>, mut stream: Prefixed<S>, to: Authority)
-    where
+    /// A tunnel whose requests are judged, or that may hold placeholders, or is for a name of ours. One that is `denied`
+    /// already is opened so that its requests are told so.
+    async fn inspect<S>(
+        self: &Arc<Self>,
+        mut stream: Prefixed<S>,
+        to: Authority,
+        denied: Option<Cause>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let encrypted = match timeout(self.limits.handshake, stream.peek()).await {
             Ok(Ok([first, ..])) => *first == TLS_HANDSHAKE,
             Ok(Ok([]) | Err(_)) => return,
-            Err(_) => return self.ended_early(&to, Fault::TooSlow.into()),
+            Err(_) => {
+                return self.ended_early(&to, denied.unwrap_or_else(|| Fault::TooSlow.into()));
+            }
         };
         if !encrypted {
             let via = Via::Tunnel {
@@ -102,8 +129,12 @@ impl Sandbox {
         }
         let stream = match self.shake_hands(stream, &to).await {
             Ok(stream) => stream,
-            Err(cause) => return self.ended_early(&to, cause),
+            Err(cause) => return self.ended_early(&to, denied.unwrap_or(cause)),
         };
+        if let Some(service) = self.local.at(&to) {
+            let record = self.record_of_local(&to);
+            return service.serve(stream, &record.moved).await;
+        }
         let via = Via::Tunnel {
             scheme: Scheme::Https,
             to,
@@ -273,6 +304,8 @@ impl Sandbox {
         let one = request.version() < http::Version::HTTP_2;
         let outcome = if request.method().as_str() == REFUSED {
             Err(passage.faults.take().unwrap_or(Fault::NotHttp).into())
+        } else if self.shared.audit.turns_away() {
+            Err(Cause::Unrecorded)
         } else if connects {
             self.open(&request, &mut record).await.map(Outcome::Tunnel)
         } else {
@@ -282,7 +315,7 @@ impl Sandbox {
         };
         match outcome {
             Ok(Outcome::Exchanged(exchanged)) => match *exchanged {
-                Exchanged::Reply(reply, ask) => self.relayed(reply, ask, record),
+                Exchanged::Reply(reply, ask, kept) => self.relayed(reply, (ask, kept), record),
                 Exchanged::Upgraded(mut upgraded) => {
                     let mut response = own(StatusCode::SWITCHING_PROTOCOLS);
                     *response.headers_mut() = std::mem::take(&mut upgraded.reply);
@@ -320,17 +353,32 @@ impl Sandbox {
     ) -> Result<(Authority, Option<TcpStream>), Cause> {
         let authority = request.uri().authority().map(http::uri::Authority::as_str);
         let to = Authority::parse(authority.unwrap_or_default(), None)?;
+        // Some clients look names up before they ask for a tunnel.
+        let to = match to.host {
+            Host::Address(IpAddr::V4(four)) => self.stand_ins.meant((four, to.port).into()),
+            Host::Address(IpAddr::V6(_)) | Host::Name(_) => to,
+        };
+        let upstream = self.reach(&to, record).await?;
+        Ok((to, upstream))
+    }
+
+    /// Connects to a destination, unless what is said to it is looked into.
+    async fn reach(&self, to: &Authority, record: &mut Record) -> Result<Option<TcpStream>, Cause> {
         record.line.to = to.to_string();
-        let ruled = self.ruled();
-        let reach = ruled.policy.connect(&to)?;
-        record.line.rule = Some(reach.by.to_string());
-        record.line.verdict = crate::audit::Verdict::Allowed;
-        if self.inspects(&ruled, &to, reach.inspect) {
-            return Ok((to, None));
+        if self.local.at(to).is_some() {
+            record.line.verdict = Verdict::Allowed;
+            return Ok(None);
         }
-        let named = ruled.policy.named(&to);
-        let upstream = dial(&to, &named, &self.shared.names, self.limits.connect).await?;
-        Ok((to, Some(upstream)))
+        let ruled = self.ruled();
+        let reach = ruled.policy.connect(to)?;
+        record.line.rule = Some(reach.by.to_string());
+        record.line.verdict = Verdict::Allowed;
+        if self.inspects(&ruled, to, reach.inspect) {
+            return Ok(None);
+        }
+        let named = ruled.policy.named(to);
+        let upstream = dial(to, &named, &self.shared.names, self.limits.connect).await?;
+        Ok(Some(upstream))
     }
 
     /// A tunnel that nobody looks into.
@@ -355,6 +403,13 @@ impl Sandbox {
             },
             () = standing.lapsed() => record.broke("policy_changed"),
         }
+    }
+
+    fn record_of_local(&self, to: &Authority) -> Record {
+        let mut record = self.record("local");
+        record.line.to = to.to_string();
+        record.line.verdict = Verdict::Allowed;
+        record
     }
 
     pub(crate) fn record(&self, kind: &str) -> Record {

@@ -15,6 +15,9 @@ use crate::target::{Authority, Path};
 pub(crate) enum Via {
     /// To the proxy itself: it names its destination.
     Proxy,
+    /// In the clear to an address that is not ours outside of the sandbox. It says itself whom it means; if it does not, it
+    /// means whom the address stands for.
+    Captured(Authority),
     /// Within a tunnel that was asked for by name: it has no other destination.
     Tunnel { scheme: Scheme, to: Authority },
 }
@@ -39,6 +42,7 @@ impl Ask {
         }
         let (scheme, to) = match via {
             Via::Proxy => destination(&head.uri)?,
+            Via::Captured(at) => (Scheme::Http, meant(at, head)?),
             Via::Tunnel { scheme, to } => {
                 same(*scheme, to, head)?;
                 (*scheme, to.clone())
@@ -101,6 +105,24 @@ fn destination(uri: &Uri) -> Result<(Scheme, Authority), Cause> {
     Ok((scheme, Authority::parse(authority, Some(implied(scheme)))?))
 }
 
+/// Whom a request means that came to an address: the machine that it names, at the port it came to.
+fn meant(at: &Authority, head: &Parts) -> Result<Authority, Cause> {
+    if head.uri.scheme_str().is_some_and(|scheme| scheme != "http") {
+        return Err(Fault::HostMismatch.into());
+    }
+    let host = head.headers.get(HOST).map(|host| host.to_str());
+    let named = match (head.uri.authority(), host) {
+        (Some(authority), _) => authority.as_str(),
+        (None, Some(host)) => host.map_err(|_invisible| Fault::Host)?,
+        (None, None) => return Ok(at.clone()),
+    };
+    let to = Authority::parse(named, Some(at.port)).map_err(|_malformed| Fault::Host)?;
+    if to.port != at.port {
+        return Err(Fault::HostMismatch.into());
+    }
+    Ok(to)
+}
+
 /// What names a machine in a request within a tunnel names the tunnel's.
 fn same(scheme: Scheme, to: &Authority, head: &Parts) -> Result<(), Cause> {
     let hosts = head
@@ -152,6 +174,27 @@ mod tests {
         assert_eq!(ask("GET", "http://0x7f.1/x"), Err("target_malformed"));
         assert_eq!(ask("GET", "http://a.test/../x"), Err("target_malformed"));
         assert_eq!(ask("TRACE", "http://a.test/x"), Err("method_not_allowed"));
+    }
+
+    #[test]
+    fn a_request_that_was_captured_means_whom_it_names_at_the_port_it_came_to() {
+        let via = Via::Captured(Authority::parse("198.51.100.7:8080", None).unwrap());
+        let ask = |uri, host| ask(&via, "GET", uri, host);
+        for (uri, host, expected) in [
+            ("/x", Some("A.test:8080"), "http://a.test:8080/x"),
+            ("/x", Some("a.test"), "http://a.test:8080/x"),
+            ("/x", None, "http://198.51.100.7:8080/x"),
+            ("http://a.test:8080/x", None, "http://a.test:8080/x"),
+        ] {
+            assert_eq!(ask(uri, host), Ok(expected.to_owned()));
+        }
+        for (uri, host) in [
+            ("/x", Some("a.test:80")),
+            ("https://a.test:8080/x", None),
+            ("http://a.test:81/x", None),
+        ] {
+            assert_eq!(ask(uri, host), Err("request_authority_mismatch"), "{uri}");
+        }
     }
 
     #[test]

@@ -6,17 +6,23 @@
 //!  "bytes_up":512,"bytes_down":9000,"duration_ms":830,"credentials":["openai/OPENAI_API_KEY"]}
 //! ```
 //!
-//! A line is in the file before the connection that it is about ends. Secrets, bodies, queries and header values are
-//! never in it; of a path its template is, of a credential its name.
+//! Lines are written by a thread of their own, each as soon as it can be: a disk that stalls holds up no connection. What
+//! waits is bounded. When half of that is used, nothing new is let in, so that what was let in can still be recorded; both
+//! what was turned away and what could not be recorded after all is counted, and the next line says so.
+//!
+//! Secrets, bodies, queries and header values are never in it; of a path its template is, of a credential its name.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+mod writer;
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::policy::Refusal;
@@ -83,13 +89,12 @@ pub enum Verdict {
     Failed,
 }
 
-/// Where decisions are written.
+/// Where decisions are written. Dropped, it lets its thread finish what waits.
 #[derive(Debug)]
 pub struct Audit {
-    directory: PathBuf,
-    bounds: Bounds,
+    to_writer: mpsc::Sender<Message>,
+    backlog: Arc<Backlog>,
     now: fn() -> SystemTime,
-    open: Mutex<Option<Open>>,
 }
 
 /// How much is kept.
@@ -99,23 +104,51 @@ pub struct Bounds {
     pub max_file_bytes: u64,
     /// Files, with the one that is written.
     pub max_files: u32,
+    /// Lines that wait to be written.
+    pub max_waiting: usize,
 }
 
+/// Decisions that could not be written in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected {waiting} decisions to be written within {within:?}, got none or a part of them")]
+pub struct Unwritten {
+    /// How many, at most.
+    pub waiting: usize,
+    /// The bound.
+    pub within: Duration,
+}
+
+/// What the writer is given.
 #[derive(Debug)]
-struct Open {
-    file: File,
-    bytes: u64,
+enum Message {
+    Line(Vec<u8>),
+    /// All that was given before is to be written, and then somebody told.
+    Flush(oneshot::Sender<()>),
+}
+
+/// What waits, and what came of there being too much.
+#[derive(Debug)]
+struct Backlog {
+    waiting: AtomicUsize,
+    max_waiting: usize,
+    /// Connections and requests that were turned away.
+    turned_away: AtomicU64,
+    /// Decisions that are not in the file.
+    lost: AtomicU64,
 }
 
 const NAME: &str = "egress.jsonl";
 /// A line that is longer is not one of ours.
 const MAX_LINE_BYTES: usize = 64 * 1024;
+/// What is said of decisions that are not in the file.
+const BEHIND: &str = "audit_behind";
 
 impl Default for Bounds {
     fn default() -> Self {
         Self {
             max_file_bytes: 16 * 1024 * 1024,
             max_files: 8,
+            max_waiting: 16 * 1024,
         }
     }
 }
@@ -129,65 +162,89 @@ impl Audit {
     ///
     /// It cannot be written to.
     pub fn open(directory: &Path, bounds: Bounds, now: fn() -> SystemTime) -> io::Result<Self> {
-        fs::create_dir_all(directory)?;
-        let audit = Self {
-            directory: directory.to_owned(),
-            bounds,
-            now,
-            open: Mutex::default(),
-        };
-        *audit.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(audit.begin()?);
-        Ok(audit)
-    }
-
-    /// Writes a line. One that cannot be written is told in the log.
-    pub(crate) fn write(&self, mut line: Line) {
-        line.time = humantime::format_rfc3339_millis((self.now)()).to_string();
-        let mut bytes = serde_json::to_vec(&line).unwrap_or_default(); // strings and numbers always have a spelling
-        bytes.push(b'\n');
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = self.append(&mut open, &bytes) {
-            *open = None; // opened anew at the next line
-            warn!(%error, directory = %self.directory.display(), "a decision could not be written");
-        }
-    }
-
-    fn append(&self, open: &mut Option<Open>, bytes: &[u8]) -> io::Result<()> {
-        let full = open.as_ref().is_some_and(|open| {
-            open.bytes > 0 && open.bytes + bytes.len() as u64 > self.bounds.max_file_bytes
+        let (to_writer, lines) = mpsc::channel();
+        let backlog = Arc::new(Backlog {
+            waiting: AtomicUsize::new(0),
+            max_waiting: bounds.max_waiting,
+            turned_away: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
         });
-        if full {
-            *open = None;
-            self.rotate()?;
-        }
-        let open = match open {
-            Some(open) => open,
-            None => open.insert(self.begin()?),
+        writer::start(directory, bounds, lines, (Arc::clone(&backlog), now))?;
+        Ok(Self {
+            to_writer,
+            backlog,
+            now,
+        })
+    }
+
+    /// Has a line written.
+    pub(crate) fn write(&self, line: Line) {
+        let Some(bytes) = spelt(line, self.now) else {
+            return;
         };
-        open.file.write_all(bytes)?;
-        open.bytes += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn begin(&self) -> io::Result<Open> {
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(older(&self.directory, 0))?;
-        let bytes = file.metadata()?.len();
-        Ok(Open { file, bytes })
-    }
-
-    /// Each file takes the place of the next older one; the oldest goes.
-    fn rotate(&self) -> io::Result<()> {
-        for age in (1..self.bounds.max_files.max(2)).rev() {
-            match fs::rename(older(&self.directory, age - 1), older(&self.directory, age)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
+        let free = |waiting| (waiting < self.backlog.max_waiting).then_some(waiting + 1);
+        let waiting = &self.backlog.waiting;
+        let taken = waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, free);
+        if taken.is_err() || self.to_writer.send(Message::Line(bytes)).is_err() {
+            self.backlog.lost.fetch_add(1, Ordering::AcqRel);
         }
-        Ok(())
+    }
+
+    /// Whether so much waits to be written that nothing new is to be let in. Each that is told so is counted.
+    pub(crate) fn turns_away(&self) -> bool {
+        let behind = self.backlog.waiting.load(Ordering::Acquire) * 2 >= self.backlog.max_waiting;
+        if behind {
+            self.backlog.turned_away.fetch_add(1, Ordering::AcqRel);
+        }
+        behind
+    }
+
+    /// Waits until all decisions so far are written.
+    ///
+    /// # Errors
+    ///
+    /// [`Unwritten`] when they are not in time.
+    pub async fn flush(&self, within: Duration) -> Result<(), Unwritten> {
+        let (written, told) = oneshot::channel();
+        let asked = self.to_writer.send(Message::Flush(written));
+        let told = tokio::time::timeout(within, told).await;
+        match (asked, told) {
+            (Ok(()), Ok(Ok(()))) => Ok(()),
+            _ => Err(Unwritten {
+                waiting: self.backlog.waiting.load(Ordering::Acquire),
+                within,
+            }),
+        }
+    }
+}
+
+/// A line as it stands in the file, with the time of now.
+fn spelt(mut line: Line, now: fn() -> SystemTime) -> Option<Vec<u8>> {
+    line.time = humantime::format_rfc3339_millis(now()).to_string();
+    let spelt = serde_json::to_vec(&line); // strings and numbers always have a spelling
+    let mut bytes = spelt
+        .inspect_err(|error| warn!(%error, "a decision could not be spelt"))
+        .ok()?;
+    bytes.push(b'\n');
+    Some(bytes)
+}
+
+// === impl Backlog ===
+
+impl Backlog {
+    /// What is to be said of what is not in the file, once for each.
+    fn told(&self) -> Option<Line> {
+        let turned_away = self.turned_away.swap(0, Ordering::AcqRel);
+        let lost = self.lost.swap(0, Ordering::AcqRel);
+        (turned_away + lost > 0).then(|| Line {
+            kind: "audit".to_owned(),
+            code: Some(BEHIND.to_owned()),
+            reason: Some(format!(
+                "expected decisions to be written as they are made, got a file that could not be; {turned_away} \
+                 connections and requests were turned away, {lost} decisions are not recorded"
+            )),
+            ..Line::default()
+        })
     }
 }
 
@@ -250,7 +307,9 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::fs::{self, OpenOptions};
+    use std::io::{Read as _, Write as _};
+    use std::process::Command;
 
     use super::*;
 
@@ -265,17 +324,30 @@ mod tests {
         }
     }
 
+    /// Waits until all is in the file.
+    fn close(audit: Audit) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime
+            .block_on(audit.flush(Duration::from_secs(10)))
+            .unwrap();
+    }
+
     #[test]
     fn lines_are_read_back_in_order_over_files_of_bounded_size_and_number() {
         let directory = tempfile::tempdir().unwrap();
         let bounds = Bounds {
             max_file_bytes: 400,
             max_files: 3,
+            ..Bounds::default()
         };
         let audit = Audit::open(directory.path(), bounds, at_noon).unwrap();
         for number in 0..20 {
             audit.write(line(&format!("/{number}")));
         }
+        close(audit);
         let files = fs::read_dir(directory.path()).unwrap().count();
         assert_eq!(files, 3);
         let lines = read(directory.path()).unwrap();
@@ -297,6 +369,7 @@ mod tests {
         for _ in 0..2 {
             let audit = Audit::open(directory.path(), Bounds::default(), at_noon).unwrap();
             audit.write(line("/x"));
+            close(audit);
             OpenOptions::new()
                 .append(true)
                 .open(directory.path().join(NAME))
@@ -306,6 +379,91 @@ mod tests {
         }
         assert_eq!(read(directory.path()).unwrap().len(), 2);
         assert_eq!(read(&directory.path().join("none")).unwrap(), []);
+    }
+
+    #[test]
+    fn a_disk_that_stalls_holds_up_nobody_and_what_waits_is_written_when_it_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        // A pipe that nobody reads takes 64 KiB, and then makes its writer wait.
+        let pipe = directory.path().join(NAME);
+        assert!(
+            Command::new("mkfifo")
+                .arg(&pipe)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let mut reader = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&pipe)
+            .unwrap();
+        let bounds = Bounds {
+            max_waiting: 100,
+            ..Bounds::default()
+        };
+        let audit = Audit::open(directory.path(), bounds, at_noon).unwrap();
+        let long = "x".repeat(10_000);
+        let mut written = 0;
+        while !audit.turns_away() {
+            audit.write(line(&format!("/{written}/{long}")));
+            written += 1;
+        }
+        assert!(written >= 50, "{written}");
+        for _ in 0..200 {
+            audit.write(line("/more")); // of what was let in before; not all of it has room
+        }
+        let lost = audit.backlog.lost.load(Ordering::Acquire);
+        assert!((100..=200).contains(&lost), "{lost}");
+
+        let writer = std::thread::spawn(move || close(audit));
+        let mut all = Vec::new();
+        let mut bytes = vec![0; 64 * 1024];
+        let end = format!("{lost} decisions are not recorded");
+        while !String::from_utf8_lossy(&all).contains(&end) {
+            let length = reader.read(&mut bytes).unwrap();
+            all.extend_from_slice(&bytes[..length]);
+        }
+        writer.join().unwrap();
+        let lines: Vec<Line> = all
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect();
+        for (number, line) in lines.iter().take(written).enumerate() {
+            let path = line.path.as_deref().unwrap();
+            assert!(path.starts_with(&format!("/{number}/")), "{number}");
+        }
+        let lost = usize::try_from(lost).unwrap();
+        assert_eq!(lines.len(), written + 200 - lost + 1);
+        assert_eq!(lines[lines.len() - 1].code.as_deref(), Some(BEHIND));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_written_later_and_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let inside = directory.path().join("audit");
+        let bounds = Bounds {
+            max_file_bytes: 1, // a file for each line
+            ..Bounds::default()
+        };
+        let audit = Audit::open(&inside, bounds, at_noon).unwrap();
+        audit.write(line("/0"));
+        let lines = || read(&inside).unwrap().len();
+        while lines() < 1 {
+            std::thread::yield_now();
+        }
+        fs::rename(&inside, directory.path().join("away")).unwrap();
+        audit.write(line("/1"));
+        audit.write(line("/2"));
+        fs::rename(directory.path().join("away"), &inside).unwrap();
+        close(audit);
+        let paths: Vec<_> = read(&inside)
+            .unwrap()
+            .into_iter()
+            .filter_map(|line| line.path)
+            .collect();
+        assert_eq!(paths, ["/0", "/1", "/2"]);
     }
 
     #[test]

@@ -1,35 +1,39 @@
 //! One request, from its head to its reply's last byte.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use farrier_secrets::{Attached, Places};
-use farrier_serve::{BoxError, read_body};
-use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, UPGRADE};
+use farrier_serve::read_body;
+use http::header::{
+    ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, UPGRADE,
+};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
-use http_body::{Body, Frame, SizeHint};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::ask::{Ask, Via};
+use crate::body::{Counted, Kept};
 use crate::inject::{Lender, Place};
+use crate::mask::Masks;
 use crate::policy::Rewrites;
 use crate::record::Record;
 use crate::rescue::{Cause, FAULT};
-use crate::sandbox::{Ruled, Sandbox, Standing};
+use crate::sandbox::{Ruled, Sandbox};
 use crate::target::Malformed;
-use crate::tunnel::Moved;
-use crate::upstream::Outgoing;
+use crate::upstream::{Berth, Outgoing, Unanswered, UpstreamError};
 
 /// What a request came to.
 #[derive(Debug)]
 pub(crate) enum Exchanged {
     /// A reply, to be passed on.
-    Reply(Response<Incoming>, Ask),
+    Reply(Response<Incoming>, Ask, Kept),
     /// The destination takes the connection over.
     Upgraded(Upgraded),
 }
@@ -69,10 +73,15 @@ impl Sandbox {
         record.line.to = ask.origin();
         record.line.method = Some(ask.method.to_string());
         record.line.path = Some(crate::record::template(&ask.path.plain));
+        if let Some(service) = self.local.at(&ask.to) {
+            let request = Request::from_parts(head, body);
+            let reply = self.asked_of(service, request, &ask, record).await?;
+            return Ok(Exchanged::Reply(reply, ask, Kept::default()));
+        }
         let ruled = self.ruled();
         let allowed = ruled.policy.request(&ask.to, ask.asked())?;
         record.allowed(&allowed);
-        let attached = self.attached(&ruled);
+        let attached = self.attached(&ruled).1;
         let version = head.version;
         let talk = if is_websocket(&head) {
             record.line.kind = "websocket".to_owned();
@@ -80,16 +89,14 @@ impl Sandbox {
         } else {
             Talk::Passes
         };
-        let ready = self
-            .ready(
-                &ask,
-                (head, body),
-                (&attached, allowed.rewrites, talk),
-                record,
-            )
+        let mut given = self
+            .given((head, body), (&ask, &attached), (allowed.rewrites, talk))
             .await?;
-        let mut reply = ruled.upstream.send(ready, version).await?;
+        let (mut reply, berth) = self
+            .sent(&ruled, (&ask, version), &mut given, record)
+            .await?;
         record.line.status = Some(reply.status().as_u16());
+        given.masks.headers(reply.headers_mut());
         if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upstream = hyper::upgrade::on(&mut reply);
             let reply = reply.into_parts().0.headers;
@@ -102,23 +109,20 @@ impl Sandbox {
         }
         strip(reply.headers_mut());
         reply.headers_mut().remove(FAULT); // nobody else speaks in our name
-        Ok(Exchanged::Reply(reply, ask))
+        let kept = Kept {
+            masks: given.masks,
+            _berth: berth,
+        };
+        Ok(Exchanged::Reply(reply, ask, kept))
     }
 
-    /// The request as it is sent: what its placeholders stand for in it, and nothing about our own connections.
-    async fn ready(
+    /// The request without what concerns our own connections, its body held if there may be placeholders in it.
+    async fn given(
         &self,
-        ask: &Ask,
         (head, body): (Parts, Incoming),
-        (attached, rewrites, talk): (&Attached, Rewrites, Talk),
-        record: &mut Record,
-    ) -> Result<Request<Outgoing>, Cause> {
-        let also = Places {
-            body: rewrites.body,
-            query: false,
-            websocket: rewrites.websocket,
-        };
-        let host = ask.to.host.bare();
+        (ask, attached): (&Ask, &Attached),
+        (rewrites, talk): (Rewrites, Talk),
+    ) -> Result<Given, Cause> {
         let upgrades = is_websocket(&head);
         let Parts {
             method,
@@ -134,26 +138,53 @@ impl Sandbox {
                 headers.remove("sec-websocket-extensions"); // what is compressed cannot be read
             }
         }
-        let opened = attached.opts_in(&host, ask.to.port);
+        let also = Places {
+            body: rewrites.body,
+            query: false,
+            websocket: rewrites.websocket,
+        };
+        let opened = attached.opts_in(&ask.to.host.bare(), ask.to.port);
         let held = if opened.body || also.body {
             self.held(&headers, body).await?
         } else {
             Held::Streams(body)
         };
-        let lender = Lender::new(attached, ask.destination(&host, &ask.path.written), also);
-        lender.headers(&mut headers)?;
-        let target = lender.target(&ask.path.written, ask.query.as_deref())?;
-        let uri: Uri = format!("{}{}", ask.origin(), *target)
-            .parse()
-            .map_err(|_invalid| Malformed::Path)?;
-        let body = held.resolved(&lender, &mut headers, &record.moved)?;
-        record.line.credentials = lender.into_names();
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = uri;
-        *request.version_mut() = Version::HTTP_11; // the connection's own, whatever the client's
-        *request.headers_mut() = headers;
-        Ok(request)
+        Ok(Given {
+            method,
+            headers,
+            held: Some(held),
+            also,
+            masks: Arc::default(),
+        })
+    }
+
+    /// Has a request sent with the keys of the moment in which it can be: one that was replaced while it waited for its
+    /// turn, a name or a handshake is not sent any more.
+    async fn sent(
+        &self,
+        ruled: &Ruled,
+        (ask, version): (&Ask, Version),
+        given: &mut Given,
+        record: &mut Record,
+    ) -> Result<(Response<Incoming>, Option<Berth>), Cause> {
+        let (mut keys, attached) = self.attached(ruled);
+        // Nobody is dialled for what cannot be sent.
+        let mut ready = given.resolved(ask, &attached, record)?;
+        for _ in 0..MAX_PLACES {
+            let place = ruled.upstream.place((ask.scheme, &ask.to), version).await?;
+            let (now, attached) = self.attached(ruled);
+            if !Arc::ptr_eq(&keys, &now) {
+                given.take_back(ready);
+                ready = given.resolved(ask, &attached, record)?;
+                keys = now;
+            }
+            match ruled.upstream.send(place, ready).await {
+                Ok(replied) => return Ok(replied),
+                Err(Unanswered::Failed(error)) => return Err(error.into()),
+                Err(Unanswered::Unsent(unsent)) => ready = *unsent,
+            }
+        }
+        Err(UpstreamError::Closed.into())
     }
 
     /// A body that may hold placeholders, whole; any other as it comes.
@@ -169,27 +200,6 @@ impl Sandbox {
         let whole = read_body(&mut body, most, self.limits.body).await?;
         Ok(Held::Whole(whole, form))
     }
-
-    /// What is left to relay.
-    pub(crate) fn relayed(
-        self: &Arc<Self>,
-        reply: Response<Incoming>,
-        ask: Ask,
-        record: Record,
-    ) -> Response<ReplyBody> {
-        let standing = Standing::of_request(self, ask);
-        let idle = self.limits.idle;
-        reply.map(|body| {
-            ReplyBody::Relayed(Box::new(Relayed {
-                body,
-                lapse: Box::pin(standing.lapsed()),
-                silence: Box::pin(tokio::time::sleep(idle)),
-                idle,
-                record,
-                ended: false,
-            }))
-        })
-    }
 }
 
 /// How a body spells its fields.
@@ -199,53 +209,103 @@ enum Form {
     Urlencoded,
 }
 
+/// A request as the client gave it, as often as it is needed.
+struct Given {
+    method: Method,
+    headers: HeaderMap,
+    /// Gone while it is part of what is to be sent.
+    held: Option<Held>,
+    also: Places,
+    /// What is said of the keys that were put in.
+    masks: Arc<Masks>,
+}
+
 /// A body on its way.
 enum Held {
     Streams(Incoming),
+    /// Counted already.
+    Sends(Outgoing),
     Whole(Bytes, Form),
 }
 
-// === impl Held ===
+// === impl Given ===
 
-impl Held {
+impl Given {
+    /// The request as it is sent: with what its placeholders stand for in it.
     fn resolved(
-        self,
-        lender: &Lender<'_>,
-        headers: &mut HeaderMap,
-        moved: &Arc<Moved>,
-    ) -> Result<Outgoing, Cause> {
-        let (bytes, form) = match self {
-            Self::Streams(body) => {
-                let counted = Counted {
-                    body,
-                    moved: Arc::clone(moved),
-                };
-                return Ok(counted.boxed_unsync());
+        &mut self,
+        ask: &Ask,
+        attached: &Attached,
+        record: &mut Record,
+    ) -> Result<Request<Outgoing>, Cause> {
+        let host = ask.to.host.bare();
+        let lender = Lender::new(
+            attached,
+            ask.destination(&host, &ask.path.written),
+            self.also,
+        );
+        let mut headers = self.headers.clone();
+        lender.headers(&mut headers)?;
+        let target = lender.target(&ask.path.written, ask.query.as_deref())?;
+        let uri: Uri = format!("{}{}", ask.origin(), *target)
+            .parse()
+            .map_err(|_invalid| Malformed::Path)?;
+        let body = match self.held.take() {
+            None => Outgoing::default(),
+            Some(Held::Sends(body)) => body,
+            Some(Held::Streams(body)) => {
+                let moved = Arc::clone(&record.moved);
+                Counted { body, moved }.boxed_unsync()
             }
-            Self::Whole(bytes, form) => (bytes, form),
-        };
-        let add = |bytes: &Bytes| {
-            moved
-                .up
-                .fetch_add(bytes.len() as u64, std::sync::atomic::Ordering::Relaxed);
-        };
-        add(&bytes);
-        let resolved = match (std::str::from_utf8(&bytes), form) {
-            (Ok(text), Form::Json) => lender.json(text, Place::Body)?,
-            (Ok(text), Form::Urlencoded) => lender.form(text)?,
-            (Err(_), _) => None,
-        };
-        let bytes = match resolved {
-            None => bytes,
-            Some(text) => {
-                headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
-                Bytes::from(text.as_bytes().to_vec())
+            Some(Held::Whole(bytes, form)) => {
+                let body = whole(&bytes, form, &lender, &mut headers);
+                self.held = Some(Held::Whole(bytes.clone(), form));
+                let body = body?.unwrap_or(bytes);
+                record.moved.up.store(body.len() as u64, Ordering::Relaxed);
+                Full::new(body)
+                    .map_err(|never| match never {})
+                    .boxed_unsync()
             }
         };
-        Ok(Full::new(bytes)
-            .map_err(|never| match never {})
-            .boxed_unsync())
+        let (credentials, masks) = lender.into_lent();
+        if !masks.is_empty() {
+            // What is compressed could not be looked through for them.
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        record.line.credentials = credentials;
+        self.masks = Arc::new(masks);
+        let mut request = Request::new(body);
+        request.method_mut().clone_from(&self.method);
+        *request.uri_mut() = uri;
+        *request.version_mut() = Version::HTTP_11; // the connection's own, whatever the client's
+        *request.headers_mut() = headers;
+        Ok(request)
     }
+
+    /// Takes the body of a request that was not sent, for another.
+    fn take_back(&mut self, unsent: Request<Outgoing>) {
+        if self.held.is_none() {
+            self.held = Some(Held::Sends(unsent.into_body()));
+        }
+    }
+}
+
+/// A body with what its fields stand for; none if it is sent as it is.
+fn whole(
+    bytes: &Bytes,
+    form: Form,
+    lender: &Lender<'_>,
+    headers: &mut HeaderMap,
+) -> Result<Option<Bytes>, Cause> {
+    let resolved = match (std::str::from_utf8(bytes), form) {
+        (Ok(text), Form::Json) => lender.json(text, Place::Body)?,
+        (Ok(text), Form::Urlencoded) => lender.form(text)?,
+        (Err(_), _) => None,
+    };
+    Ok(resolved.map(|text| {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+        Bytes::from(text.as_bytes().to_vec())
+    }))
 }
 
 impl Form {
@@ -294,7 +354,7 @@ fn is_websocket(head: &Parts) -> bool {
 }
 
 /// Takes away what concerns one connection alone (RFC 9110 §7.6.1). `te: trailers` stays: gRPC asks for it.
-fn strip(headers: &mut HeaderMap) {
+pub(crate) fn strip(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -318,6 +378,8 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// Connections on which a request is tried that none of them took: all that are kept for a destination may have ended.
+const MAX_PLACES: usize = 20;
 const HOP_BY_HOP: [&str; 8] = [
     "connection",
     "expect", // answered here
@@ -328,154 +390,3 @@ const HOP_BY_HOP: [&str; 8] = [
     "transfer-encoding",
     "upgrade",
 ];
-
-// === bodies ===
-
-/// A request's body, counted as it goes.
-struct Counted {
-    body: Incoming,
-    moved: Arc<Moved>,
-}
-
-impl Body for Counted {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            self.moved
-                .up
-                .fetch_add(data.len() as u64, std::sync::atomic::Ordering::Relaxed);
-        }
-        polled.map_err(Into::into)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// A reply's body.
-#[derive(Debug)]
-pub(crate) enum ReplyBody {
-    /// Of ours.
-    Own(Full<Bytes>),
-    Relayed(Box<Relayed>),
-}
-
-/// A reply that comes from a destination, as long as the policy lets it.
-pub(crate) struct Relayed {
-    body: Incoming,
-    lapse: Pin<Box<dyn Future<Output = ()> + Send>>,
-    silence: Pin<Box<tokio::time::Sleep>>,
-    idle: std::time::Duration,
-    record: Record,
-    ended: bool,
-}
-
-/// Why a reply ends before its end.
-#[derive(Debug, thiserror::Error)]
-enum Broken {
-    #[error("expected the rest of the reply, got none for too long")]
-    Idle,
-    #[error("expected the policy to go on allowing the request, got one that does not")]
-    Lapsed,
-}
-
-impl Relayed {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.lapse.as_mut().poll(cx).is_ready() {
-            return self.end(Some(("policy_changed", Broken::Lapsed.into())));
-        }
-        match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                let until = tokio::time::Instant::now() + self.idle;
-                self.silence.as_mut().reset(until);
-                if let Some(data) = frame.data_ref() {
-                    let length = data.len() as u64;
-                    self.record
-                        .moved
-                        .down
-                        .fetch_add(length, std::sync::atomic::Ordering::Relaxed);
-                }
-                self.ended = self.body.is_end_stream();
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(None) => self.end(None),
-            Poll::Ready(Some(Err(error))) => self.end(Some(("upstream_closed", error.into()))),
-            Poll::Pending if self.silence.as_mut().poll(cx).is_ready() => {
-                self.end(Some(("upstream_silent", Broken::Idle.into())))
-            }
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    fn end(
-        &mut self,
-        broken: Option<(&str, BoxError)>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.ended = true;
-        let Some((code, error)) = broken else {
-            return Poll::Ready(None);
-        };
-        self.record.broke(code);
-        Poll::Ready(Some(Err(error)))
-    }
-}
-
-impl Drop for Relayed {
-    fn drop(&mut self) {
-        if !self.ended && !self.body.is_end_stream() {
-            self.record.broke("client_gone");
-        }
-    }
-}
-
-impl std::fmt::Debug for Relayed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Relayed")
-            .field("record", &self.record)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Body for ReplyBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut *self {
-            Self::Own(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map_err(|never| match never {}),
-            Self::Relayed(relayed) => relayed.poll(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Own(body) => body.is_end_stream(),
-            Self::Relayed(relayed) => relayed.ended || relayed.body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Own(body) => body.size_hint(),
-            Self::Relayed(relayed) => relayed.body.size_hint(),
-        }
-    }
-}

@@ -145,14 +145,16 @@ pub fn check(bytes: &[u8], limits: HeadLimits) -> Result<Head, Fault> {
     Ok(Head { framing, connect })
 }
 
-/// Every line ends in CR LF, has neither of the two within it, and does not begin with white space.
+/// Every line ends in CR LF, has neither of the two within it, and does not begin with white space; the first is not empty.
 fn line_ends(bytes: &[u8]) -> Result<(), Fault> {
     let mut previous = 0;
     for (at, byte) in bytes.iter().enumerate() {
         match byte {
             b'\n' if previous != b'\r' => return Err(Fault::BareLineEnd),
             b' ' | b'\t' if previous == b'\n' => return Err(Fault::Folded),
-            b'\r' if bytes.get(at + 1) != Some(&b'\n') => return Err(Fault::BareLineEnd),
+            b'\r' if at == 0 || bytes.get(at + 1) != Some(&b'\n') => {
+                return Err(Fault::BareLineEnd);
+            }
             0 => return Err(Fault::NotHttp),
             _ => {}
         }
@@ -360,6 +362,7 @@ mod tests {
     fn a_head_that_could_be_read_in_two_ways_is_refused() {
         for (head, expected) in [
             ("GET / HTTP/1.1\nHost: a\n\n", Fault::BareLineEnd),
+            ("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Fault::BareLineEnd),
             (
                 "GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n",
                 Fault::BareLineEnd,

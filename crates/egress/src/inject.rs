@@ -27,6 +27,7 @@ use http::{HeaderMap, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use zeroize::Zeroizing;
 
+use crate::mask::Masks;
 use crate::placeholder;
 
 /// Lends secrets for one request, and remembers their names.
@@ -37,6 +38,7 @@ pub(crate) struct Lender<'a> {
     /// Places that the policy opts in for this request, beside those of a key's profile.
     also: Places,
     lent: RefCell<Vec<String>>,
+    masks: RefCell<Masks>,
 }
 
 /// Why a request is not sent.
@@ -102,22 +104,40 @@ impl<'a> Lender<'a> {
             to,
             also,
             lent: RefCell::default(),
+            masks: RefCell::default(),
         }
     }
 
-    /// `provider/KEY` of each secret that was lent.
-    pub(crate) fn into_names(self) -> Vec<String> {
-        self.lent.into_inner()
+    /// `provider/KEY` of each secret that was lent, and how each is said if it is said back.
+    pub(crate) fn into_lent(self) -> (Vec<String>, Masks) {
+        (self.lent.into_inner(), self.masks.into_inner())
     }
 
-    fn lend(&self, key: &str) -> Result<Lent<'_>, Refusal> {
+    /// The secret for a key, for which `written` stands.
+    fn lend(&self, key: &str, written: &str) -> Result<Lent<'_>, Refusal> {
         let lent = self.attached.resolve(key, &self.to)?;
+        self.mask(lent.secret, written);
         let name = format!("{}/{}", lent.provider, lent.key);
         let mut names = self.lent.borrow_mut();
         if !names.contains(&name) {
             names.push(name);
         }
         Ok(lent)
+    }
+
+    /// Has each spelling of a secret said as it was written.
+    fn mask(&self, secret: &Secret, written: &str) {
+        let mut masks = self.masks.borrow_mut();
+        let plain = secret.expose();
+        masks.add(plain, written);
+        for set in [SEGMENT, VALUE] {
+            let encoded = Zeroizing::new(utf8_percent_encode(plain, set).to_string());
+            masks.add(&encoded, written);
+        }
+        let json = serde_json::to_string(plain).map(Zeroizing::new);
+        if let Some(within) = json.iter().find_map(|json| json.get(1..json.len() - 1)) {
+            masks.add(within, written);
+        }
     }
 
     /// Replaces what header values hold.
@@ -151,16 +171,16 @@ impl<'a> Lender<'a> {
         if !placeholder::is_marked(text.as_bytes()) {
             return Ok(None);
         }
-        let (prefix, key) = match placeholder::whole(text.trim()) {
-            Some(key) => (String::new(), key),
+        let (prefix, key, written) = match placeholder::whole(text.trim()) {
+            Some(key) => (String::new(), key, text.trim()),
             None => {
                 let scheme = Some(scheme).filter(|scheme| is_scheme(scheme));
                 let key = placeholder::whole(rest.trim());
                 let (scheme, key) = scheme.zip(key).ok_or(misplaced)?;
-                (format!("{scheme} "), key)
+                (format!("{scheme} "), key, rest.trim())
             }
         };
-        let lent = self.lend(key)?;
+        let lent = self.lend(key, written)?;
         let resolved = lent.secret.header_value(&prefix);
         resolved
             .map(Some)
@@ -190,9 +210,11 @@ impl<'a> Lender<'a> {
                 continue;
             }
             let key = placeholder::whole(half).ok_or_else(|| misplaced.clone())?;
-            plain.push_str(self.lend(key)?.secret.expose());
+            plain.push_str(self.lend(key, half)?.secret.expose());
         }
-        let encoded = Zeroizing::new(STANDARD.encode(plain.as_bytes()));
+        let resolved = Zeroizing::new(STANDARD.encode(plain.as_bytes()));
+        self.masks.borrow_mut().add(&resolved, encoded);
+        let encoded = resolved;
         let text = Zeroizing::new(format!("{scheme} {}", *encoded));
         let mut value = HeaderValue::from_str(&text).map_err(|_invalid| misplaced)?;
         value.set_sensitive(true);
@@ -237,7 +259,7 @@ impl<'a> Lender<'a> {
         }
         let mut rest = 0;
         for found in placeholder::find(&decoded) {
-            let lent = self.lend(found.key)?;
+            let lent = self.lend(found.key, &decoded[found.at.clone()])?;
             if !fits_a_segment(lent.secret) {
                 return Err(unfit(&lent, "a path"));
             }
@@ -270,7 +292,8 @@ impl<'a> Lender<'a> {
                 expected: "the whole value of a parameter, for a provider that takes keys there",
             };
             let value = decoded(value);
-            let lent = self.lend(placeholder::whole(&value).ok_or_else(|| misplaced.clone())?)?;
+            let key = placeholder::whole(&value).ok_or_else(|| misplaced.clone())?;
+            let lent = self.lend(key, &value)?;
             if !(lent.places.query || self.also.query) {
                 return Err(misplaced);
             }
@@ -293,7 +316,7 @@ impl<'a> Lender<'a> {
         let mut resolved = Zeroizing::new(String::with_capacity(text.len() + 256));
         let mut copied = 0;
         for (at, key) in fields_of_json(text) {
-            let lent = self.lend(key)?;
+            let lent = self.lend(key, &text[at.0..at.1])?;
             if !self.is_open(place, lent.places) {
                 continue;
             }
@@ -324,7 +347,7 @@ impl<'a> Lender<'a> {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = decoded(value);
             let key = placeholder::whole(&value).filter(|_| is_for_secrets(&decoded(name)));
-            let lent = key.map(|key| self.lend(key)).transpose()?;
+            let lent = key.map(|key| self.lend(key, &value)).transpose()?;
             match lent.filter(|lent| self.is_open(Place::Body, lent.places)) {
                 Some(lent) => {
                     resolved.push_str(name);

@@ -28,6 +28,7 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -128,6 +129,13 @@ impl Policy {
     #[must_use]
     pub fn notices(&self) -> &[Notice] {
         &self.notices
+    }
+
+    /// The ports that it speaks of, each once: where something may be reached.
+    #[must_use]
+    pub fn ports(&self) -> BTreeSet<u16> {
+        let ports = self.endpoints.iter().flat_map(|endpoint| &endpoint.ports);
+        ports.copied().collect()
     }
 
     /// How many endpoints it allows something of.

@@ -4,18 +4,21 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 /// Gives `first` before anything that the stream has.
 #[derive(Debug)]
 pub(crate) struct Prefixed<S> {
-    first: Bytes,
+    first: BytesMut,
     stream: S,
 }
 
+const READ_BYTES: usize = 2048;
+
 impl<S> Prefixed<S> {
-    pub(crate) const fn new(first: Bytes, stream: S) -> Self {
+    pub(crate) fn new(first: Bytes, stream: S) -> Self {
+        let first = first.into();
         Self { first, stream }
     }
 }
@@ -24,11 +27,20 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     /// Looks at the first bytes, waiting for one if there is none yet; empty at the stream's end.
     pub(crate) async fn peek(&mut self) -> io::Result<&[u8]> {
         if self.first.is_empty() {
-            let mut read = [0; 1024];
-            let length = self.stream.read(&mut read).await?;
-            self.first = Bytes::copy_from_slice(&read[..length]);
+            self.peek_more().await?;
         }
         Ok(&self.first)
+    }
+
+    /// Reads more of them; how many, which is none at the stream's end.
+    pub(crate) async fn peek_more(&mut self) -> io::Result<usize> {
+        self.first.reserve(READ_BYTES);
+        self.stream.read_buf(&mut self.first).await
+    }
+
+    /// What was looked at so far.
+    pub(crate) fn peeked(&self) -> &[u8] {
+        &self.first
     }
 }
 

@@ -22,7 +22,7 @@ use crate::inject::InjectError;
 use crate::policy::Denied;
 use crate::resolve::DialError;
 use crate::target::Malformed;
-use crate::upstream::UpstreamError;
+use crate::upstream::{Unreached, UpstreamError};
 
 /// Why a request, or a tunnel, gets an answer of ours.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +45,10 @@ pub(crate) enum Cause {
     NotProxied,
     #[error(transparent)]
     Target(#[from] Malformed),
+    #[error(
+        "expected decisions to be recorded, got a file that cannot be written to at present; try again later"
+    )]
+    Unrecorded,
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
 }
@@ -74,6 +78,15 @@ struct ErrorBody<'a> {
 
 /// Who is to blame for an answer of ours. No destination's has it.
 pub(crate) const FAULT: &str = "x-farrier-fault";
+
+impl From<Unreached> for Cause {
+    fn from(unreached: Unreached) -> Self {
+        match unreached {
+            Unreached::Dial(error) => Self::Dial(error),
+            Unreached::Upstream(error) => Self::Upstream(error),
+        }
+    }
+}
 
 /// Finds the answer to a cause. Every status we give of our own is in this function.
 pub(crate) fn rescue(cause: &Cause) -> Answer {
@@ -134,6 +147,7 @@ pub(crate) fn rescue(cause: &Cause) -> Answer {
         Cause::Method => (StatusCode::METHOD_NOT_ALLOWED, CLIENT, "method_not_allowed"),
         Cause::NotProxied => (StatusCode::BAD_REQUEST, CLIENT, "not_proxied"),
         Cause::Target(_) => (StatusCode::BAD_REQUEST, CLIENT, "target_malformed"),
+        Cause::Unrecorded => (StatusCode::SERVICE_UNAVAILABLE, US, "audit_behind"),
         Cause::Upstream(error) if error.timed_out() => {
             (StatusCode::GATEWAY_TIMEOUT, UPSTREAM, error.as_str())
         }
@@ -144,7 +158,7 @@ pub(crate) fn rescue(cause: &Cause) -> Answer {
         code,
         fault,
         message: cause.to_string(),
-        retry: fault == UPSTREAM,
+        retry: fault == UPSTREAM || matches!(cause, Cause::Unrecorded),
     }
 }
 

@@ -22,7 +22,7 @@ type Lookup = dyn Fn(String) -> Answer + Send + Sync;
 type Answer = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
 
 /// Why a destination was not reached.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum DialError {
     /// Every address of it is one that may not be dialled.
     #[error(transparent)]

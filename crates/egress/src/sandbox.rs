@@ -13,10 +13,12 @@ use crate::ask::Ask;
 use crate::audit::Audit;
 use crate::ca::CertificateAuthority;
 use crate::config::{Limits, Rules};
+use crate::dns::StandIns;
+use crate::local::LocalServices;
 use crate::policy::{Inspect, Policy};
 use crate::resolve::Names;
 use crate::target::Authority;
-use crate::upstream::{Trust, Upstream, Ways};
+use crate::upstream::{Means, Trust, Upstream};
 
 /// What all sandboxes of an installation share.
 #[derive(Clone, Debug)]
@@ -29,7 +31,7 @@ pub struct Shared {
     pub credentials: Arc<ArcSwap<Credentials>>,
     /// How names become addresses.
     pub names: Names,
-    /// Whom destinations are believed to be.
+    /// Whom destinations are believed to be, until [`Reloader::replace_believing`](crate::Reloader::replace_believing).
     pub trust: Trust,
 }
 
@@ -39,10 +41,15 @@ pub(crate) struct Sandbox {
     pub(crate) name: String,
     pub(crate) limits: Limits,
     pub(crate) shared: Shared,
+    /// Names that are answered here.
+    pub(crate) local: LocalServices,
+    /// What stands for names where it has no other addresses.
+    pub(crate) stand_ins: StandIns,
     /// Its connections, and what runs in them.
     pub(crate) tasks: Tracker,
     /// Connections to destinations, which never end by themselves.
     pub(crate) background: Tracker,
+    trust: ArcSwap<Trust>,
     rules: ArcSwap<Ruled>,
     changed: watch::Sender<()>,
 }
@@ -72,13 +79,26 @@ enum What {
 // === impl Sandbox ===
 
 impl Sandbox {
-    pub(crate) fn new(name: String, limits: Limits, rules: Rules, shared: Shared) -> Self {
+    pub(crate) fn new(
+        name: String,
+        (limits, rules): (Limits, Rules),
+        shared: Shared,
+        local: LocalServices,
+    ) -> Self {
         let background = Tracker::new();
-        let ruled = Ruled::of(rules, &shared, &limits, &background);
+        let means = Means {
+            names: shared.names.clone(),
+            trust: shared.trust.clone(),
+            tasks: background.clone(),
+        };
+        let ruled = Ruled::of(rules, &means, &limits);
         Self {
             name,
+            trust: ArcSwap::from_pointee(shared.trust.clone()),
             limits,
             shared,
+            local,
+            stand_ins: StandIns::new(),
             tasks: Tracker::new(),
             background,
             rules: ArcSwap::from_pointee(ruled),
@@ -92,15 +112,25 @@ impl Sandbox {
     }
 
     /// Replaces the rules. What is open and no longer allowed ends.
-    pub(crate) fn replace(&self, rules: Rules) {
-        let ruled = Ruled::of(rules, &self.shared, &self.limits, &self.background);
+    pub(crate) fn replace(&self, rules: Rules, trust: Option<Trust>) {
+        if let Some(trust) = trust {
+            self.trust.store(Arc::new(trust));
+        }
+        let means = Means {
+            names: self.shared.names.clone(),
+            trust: Trust::clone(&self.trust.load()),
+            tasks: self.background.clone(),
+        };
+        let ruled = Ruled::of(rules, &means, &self.limits);
         self.rules.store(Arc::new(ruled));
         self.changed.send_replace(());
     }
 
-    /// The keys of now that may be used.
-    pub(crate) fn attached(&self, ruled: &Ruled) -> Attached {
-        self.shared.credentials.load().attached(&ruled.providers)
+    /// The keys of now, and those of them that may be used.
+    pub(crate) fn attached(&self, ruled: &Ruled) -> (Arc<Credentials>, Attached) {
+        let keys = self.shared.credentials.load_full();
+        let attached = keys.attached(&ruled.providers);
+        (keys, attached)
     }
 
     /// Whether a tunnel has to be looked into.
@@ -109,7 +139,7 @@ impl Sandbox {
             Inspect::Must => true,
             Inspect::Never => false,
             Inspect::IfNeeded => {
-                let (attached, host) = (self.attached(ruled), to.host.bare());
+                let (attached, host) = (self.attached(ruled).1, to.host.bare());
                 attached.serves(Scheme::Https, &host, to.port)
                     || attached.serves(Scheme::Http, &host, to.port)
             }
@@ -118,14 +148,9 @@ impl Sandbox {
 }
 
 impl Ruled {
-    fn of(rules: Rules, shared: &Shared, limits: &Limits, background: &Tracker) -> Self {
-        let ways = Ways {
-            names: shared.names.clone(),
-            trust: shared.trust.clone(),
-            tasks: background.clone(),
-        };
+    fn of(rules: Rules, means: &Means, limits: &Limits) -> Self {
         Self {
-            upstream: Upstream::new(&rules.policy, &ways, limits),
+            upstream: Upstream::new(&rules.policy, means, limits),
             policy: rules.policy,
             providers: rules.providers,
         }
@@ -166,7 +191,10 @@ impl Standing {
     fn stands(&self) -> bool {
         let ruled = self.sandbox.ruled();
         match &self.what {
-            What::Request(ask) => ruled.policy.request(&ask.to, ask.asked()).is_ok(),
+            What::Request(ask) => {
+                self.sandbox.local.at(&ask.to).is_some()
+                    || ruled.policy.request(&ask.to, ask.asked()).is_ok()
+            }
             What::Tunnel { to, address } => {
                 let named = ruled.policy.named(to);
                 ruled

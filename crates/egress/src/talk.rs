@@ -143,12 +143,12 @@ impl Sandbox {
         text: &str,
         record: &mut Record,
     ) -> Result<Option<Zeroizing<String>>, InjectError> {
-        let attached = self.attached(&self.ruled());
+        let attached = self.attached(&self.ruled()).1;
         let host = ask.to.host.bare();
         let lender = Lender::new(&attached, ask.destination(&host, &ask.path.written), also);
         let resolved = lender.json(text, Place::WebSocket)?;
         let names = &mut record.line.credentials;
-        names.extend(lender.into_names());
+        names.extend(lender.into_lent().0);
         names.sort_unstable();
         names.dedup();
         Ok(resolved)

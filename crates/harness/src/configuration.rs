@@ -13,7 +13,7 @@ use crate::document::{Document, Unreadable};
 use crate::env_lines::{self, Lines};
 use crate::merge;
 use crate::placeholder::masked;
-use crate::target::{Edited, Existing, NewFile, Refusal, Target};
+use crate::target::{Edited, Existing, NewFile, Owner, Refusal, Target};
 
 /// What a harness is to be configured with.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +57,7 @@ pub enum Content {
 #[derive(Debug)]
 pub struct Plan {
     dir: PathBuf,
+    owner: Owner,
     target: Option<Target>,
     files: Vec<NewFile>,
     /// What would change, file by file.
@@ -86,7 +87,15 @@ impl Configuration {
     /// # Errors
     /// Something is there that must not be written over, and why.
     pub fn plan(self, dir: &Path, edited: Edited) -> Result<Plan, Refusal> {
-        let target = Target::look(dir)?;
+        self.plan_for(Owner::process(), dir, edited)
+    }
+
+    /// The same, for files that are or will be somebody else's.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan).
+    pub fn plan_for(self, owner: Owner, dir: &Path, edited: Edited) -> Result<Plan, Refusal> {
+        let target = Target::look(dir, owner)?;
         let read = |name: &str, edited| match &target {
             Some(target) => target.read(name, edited),
             None => Ok(None),
@@ -98,6 +107,7 @@ impl Configuration {
         };
         let mut plan = Plan {
             dir: dir.to_owned(),
+            owner,
             files: Vec::new(),
             changes: Vec::new(),
             notes: self.notes,
@@ -143,7 +153,7 @@ impl Plan {
         match &self.target {
             _ if self.is_current => Ok(()),
             Some(target) => target.write(&self.files),
-            None => Target::make(&self.dir)?.write(&self.files),
+            None => Target::make(&self.dir, self.owner)?.write(&self.files),
         }
     }
 

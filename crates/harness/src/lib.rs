@@ -40,7 +40,7 @@ use farrier_compat::registry::Registry;
 
 pub use configuration::{Change, ConfigFile, Configuration, Content, Plan};
 pub use document::{Document, Unreadable};
-pub use target::{Edited, HASH_FILE, Refusal};
+pub use target::{Edited, HASH_FILE, Owner, Refusal};
 
 use settings::{Look, Mistakes, Setting};
 use transcript::{Transcript, TranscriptError};

@@ -45,7 +45,7 @@ const MAX_BYTES: u64 = 16 * 1024 * 1024;
 pub(crate) struct Target {
     path: PathBuf,
     dir: OwnedFd,
-    owner: Uid,
+    owner: Owner,
     digests: Vec<Digests>,
 }
 
@@ -120,6 +120,14 @@ pub enum Refusal {
     },
 }
 
+/// Whose the files are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    uid: Uid,
+    /// What new files are given, unless that is left to the system.
+    gid: Option<Gid>,
+}
+
 /// A digest file: name and digest of each file.
 #[derive(Debug, Default)]
 struct Digests(Vec<(String, String)>);
@@ -141,12 +149,12 @@ pub(crate) struct Existing {
 
 impl Target {
     /// Opens and locks a directory; `None` if there is none.
-    pub(crate) fn look(path: &Path) -> Result<Option<Self>, Refusal> {
-        Self::open_as(path, rustix::process::geteuid())
+    pub(crate) fn look(path: &Path, owner: Owner) -> Result<Option<Self>, Refusal> {
+        Self::open_as(path, owner)
     }
 
     /// Makes, opens and locks a directory; the one above must be there.
-    pub(crate) fn make(path: &Path) -> Result<Self, Refusal> {
+    pub(crate) fn make(path: &Path, owner: Owner) -> Result<Self, Refusal> {
         match mkdirat(rustix::fs::CWD, path, Mode::RWXU) {
             Ok(()) => {}
             // It was not there when the files to write were planned: someone else is at it.
@@ -157,11 +165,13 @@ impl Target {
             }
             Err(errno) => return Err(io_refusal("make", path, errno)),
         }
-        let made = Self::look(path)?;
-        made.ok_or_else(|| io_refusal("open", path, Errno::NOENT))
+        let made = Self::look(path, owner)?;
+        let made = made.ok_or_else(|| io_refusal("open", path, Errno::NOENT))?;
+        owner.take(&made.dir, path)?;
+        Ok(made)
     }
 
-    fn open_as(path: &Path, owner: Uid) -> Result<Option<Self>, Refusal> {
+    fn open_as(path: &Path, owner: Owner) -> Result<Option<Self>, Refusal> {
         let failed = |what| move |errno: Errno| io_refusal(what, path, errno);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = match open(path, flags, Mode::empty()) {
@@ -260,6 +270,7 @@ impl Target {
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let private = Mode::RUSR | Mode::WUSR;
         let opened = openat(&self.dir, name, flags, private).map_err(failed("create"))?;
+        self.owner.take(&opened, &self.path.join(name))?;
         if let Some(before) = before {
             let stat = fstat(&opened).map_err(failed("look at"))?;
             if stat.st_gid != before.group.as_raw() {
@@ -327,11 +338,11 @@ impl Target {
 
     fn check(&self, path: &Path, stat: &Stat) -> Result<(), Refusal> {
         let got = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile if stat.st_uid == self.owner.as_raw() => return Ok(()),
+            FileType::RegularFile if stat.st_uid == self.owner.uid.as_raw() => return Ok(()),
             FileType::RegularFile => {
                 return Err(Refusal::Owner {
                     path: path.to_owned(),
-                    expected: self.owner.as_raw(),
+                    expected: self.owner.uid.as_raw(),
                     got: stat.st_uid,
                 });
             }
@@ -343,6 +354,37 @@ impl Target {
             path: path.to_owned(),
             got,
         })
+    }
+}
+
+// === impl Owner ===
+
+impl Owner {
+    /// Whoever runs this.
+    #[must_use]
+    pub fn process() -> Self {
+        Self {
+            uid: rustix::process::geteuid(),
+            gid: None,
+        }
+    }
+
+    /// Another user, such as the one that a sandbox runs as; only root can write for one.
+    #[must_use]
+    pub fn user(uid: u32, gid: u32) -> Self {
+        Self {
+            uid: Uid::from_raw(uid),
+            gid: Some(Gid::from_raw(gid)),
+        }
+    }
+
+    /// Makes something new theirs.
+    fn take(self, what: &OwnedFd, path: &Path) -> Result<(), Refusal> {
+        match self.gid {
+            None => Ok(()),
+            gid => fchown(what, Some(self.uid), gid)
+                .map_err(|errno| io_refusal("give away", path, errno)),
+        }
     }
 }
 

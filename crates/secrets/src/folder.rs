@@ -13,6 +13,7 @@ use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::process::geteuid;
 
@@ -139,6 +140,46 @@ impl Folder {
         }
     }
 
+    /// Takes away what was kept and nobody was told of, since whoever kept it was ended before he could: of its files those
+    /// that none of `used` refers to, and that are older than `grace`, in which others may still tell of theirs. How many
+    /// that were.
+    ///
+    /// # Errors
+    ///
+    /// [`KeepError`]. That there is no folder is none.
+    pub fn sweep(
+        &self,
+        used: &[SecretRef],
+        now: SystemTime,
+        grace: Duration,
+    ) -> Result<usize, KeepError> {
+        let failed = |error| io_error(&self.directory, error);
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            entries => entries.map_err(failed)?,
+        };
+        let mut swept = 0;
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let path = entry.path();
+            let metadata = match entry.metadata() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // forgotten meanwhile
+                metadata => metadata.map_err(|error| io_error(&path, error))?,
+            };
+            let kept = metadata
+                .modified()
+                .map_err(|error| io_error(&path, error))?;
+            // A clock that was put back makes files of the future; they are not old.
+            let is_old = now.duration_since(kept).is_ok_and(|age| age > grace);
+            let reference = SecretRef::File { path };
+            if metadata.is_file() && is_old && !used.contains(&reference) && is_kept(&reference) {
+                self.forget(&reference)?;
+                swept += 1;
+            }
+        }
+        Ok(swept)
+    }
+
     fn prepare(&self) -> Result<(), KeepError> {
         let path = self.directory.clone();
         DirBuilder::new()
@@ -164,6 +205,18 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+/// Whether a file has a name as [`Folder::keep`] gives them.
+fn is_kept(reference: &SecretRef) -> bool {
+    let SecretRef::File { path } = reference else {
+        return false;
+    };
+    let name = path.file_name().and_then(|name| name.to_str());
+    let tag = name.and_then(|name| name.rsplit_once('.'));
+    tag.is_some_and(|(owner, tag)| {
+        owner.contains('.') && tag.len() == 16 && tag.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
 }
 
 fn io_error(path: &Path, source: io::Error) -> KeepError {
@@ -227,6 +280,33 @@ mod tests {
             })
             .unwrap();
         assert!(others.exists());
+    }
+
+    #[test]
+    fn what_nobody_was_told_of_is_swept_once_it_is_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::at(dir.path().join("secrets"));
+        let grace = Duration::from_secs(600);
+        let epoch = SystemTime::UNIX_EPOCH;
+        assert_eq!(folder.sweep(&[], epoch, grace).unwrap(), 0);
+        let (used, orphan) = (
+            keep(&folder, "used").unwrap(),
+            keep(&folder, "orphan").unwrap(),
+        );
+        let others = folder.path().join("notes.txt");
+        fs::write(&others, "mine").unwrap();
+        let kept = path(&orphan).metadata().unwrap().modified().unwrap();
+        for (now, swept) in [
+            (epoch, 0),
+            (kept + grace / 2, 0),
+            (kept + grace * 2, 1),
+            (kept + grace * 3, 0),
+        ] {
+            let used = std::slice::from_ref(&used);
+            assert_eq!(folder.sweep(used, now, grace).unwrap(), swept);
+        }
+        assert!(!path(&orphan).exists());
+        assert!(path(&used).exists() && others.exists());
     }
 
     #[test]

@@ -6,9 +6,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// The name of a provider: lower-case letters, digits, `.`, `_` and `-`, at most 63 of them, the first a letter or
 /// digit.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ProviderName(String);
 
 /// The name of a key, such as `OPENAI_API_KEY`: letters, digits and `_`, at most 128 of them, not beginning with a
@@ -70,6 +73,20 @@ impl FromStr for ProviderName {
             return Err(NameError::Provider);
         }
         Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for ProviderName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<ProviderName> for String {
+    fn from(name: ProviderName) -> Self {
+        name.0
     }
 }
 

@@ -1,5 +1,6 @@
 //! `farrier policy`: what sandboxes may reach, judged as their proxies judge it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -402,6 +403,14 @@ fn suggested(arguments: &SuggestArguments, context: &Context<'_>) -> Result<Exit
         return Ok(ExitCode::SUCCESS);
     }
     let refusals: Vec<_> = refused.iter().filter_map(|line| line.refusal()).collect();
+    let inside = refusals.iter().filter(|refusal| refusal.leads_inside());
+    let inside: BTreeSet<String> = inside.map(|refusal| refusal.to.to_string()).collect();
+    for to in inside {
+        context.notices.warn(&format!(
+            "{to} is left out: it leads to this machine, its networks or the cloud's metadata; if that is meant, name it \
+             with allowed_ips"
+        ));
+    }
     match suggest(&refusals) {
         Some(text) => {
             context

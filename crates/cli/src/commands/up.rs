@@ -3,6 +3,7 @@
 //! The first SIGTERM or SIGINT drains: what is in flight is finished, within the configured deadline. The second cuts.
 //! SIGHUP, a change of a file and the control socket have the configuration read again (see [`crate::reloading`]).
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::pending;
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ use crate::hardening;
 use crate::log::Log;
 use crate::reloading::{Origin, Reloading};
 use crate::runtime::{self, Hangups, Signals};
+use crate::sandboxes::Sandboxes;
 use crate::watch::Watch;
 
 #[derive(Debug, Args)]
@@ -56,6 +58,7 @@ pub(crate) struct Arguments {
 struct Started<'a> {
     bound: Bound,
     proxies: Proxies,
+    sandboxes: Sandboxes,
     ledger: Arc<dyn Ledger>,
     socket: Option<Socket>,
     reloading: Reloading<'a>,
@@ -95,7 +98,7 @@ async fn start<'a>(arguments: &Arguments, context: &Context<'a>) -> Result<Start
     let file = examined.file.clone();
     let (egress, credentials) = (
         examined.egress().to_vec(),
-        examined.credentials(context.env),
+        examined.credentials(&BTreeSet::new(), context.env),
     );
     if arguments.trace_text.is_some() && !examined.traces() {
         return Err(
@@ -131,6 +134,7 @@ async fn start<'a>(arguments: &Arguments, context: &Context<'a>) -> Result<Start
     })?;
     let proxies = Proxies::bind(&egress, credentials, context.env).await?;
     origin.egress = proxies.reins();
+    let sandboxes = Sandboxes::open(&origin, bound.entrance());
     summary.extend(proxies.told());
     let socket = control_socket(arguments.socket.as_deref(), &file, context)?;
     let reached = socket.as_ref().map(|socket| socket.path().display());
@@ -151,11 +155,12 @@ async fn start<'a>(arguments: &Arguments, context: &Context<'a>) -> Result<Start
             reloader,
             watch,
             listen,
-            life.clone(),
+            (life.clone(), sandboxes.clone()),
             (log, notices),
         ),
         bound,
         proxies,
+        sandboxes,
         ledger,
         socket,
         life,
@@ -192,6 +197,7 @@ async fn serve(
     let Started {
         bound,
         proxies,
+        sandboxes,
         ledger,
         socket,
         reloading,
@@ -212,10 +218,17 @@ async fn serve(
         reloading.run(hangups).await;
         pending::<Infallible>().await
     };
+    sandboxes.restore();
+    // What runs in sandboxes is asked to end first: it is whom the gateway answers.
+    let housed = async {
+        life.draining().await;
+        sandboxes.close().await;
+    };
+    let answered = async { tokio::join!(bound.run(life.draining()), proxies.run(&life), housed) };
     let ended = tokio::select! {
         biased;
         // How it went is in the log.
-        (Drained { .. }, ()) = async { tokio::join!(bound.run(life.draining()), proxies.run(&life)) } => Ok(()),
+        (Drained { .. }, (), ()) = answered => Ok(()),
         () = second_signal(&mut signals, &life, log, notices) => {
             Err(Failure::user("cut by a second signal"))
         }

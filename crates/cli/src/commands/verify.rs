@@ -12,6 +12,7 @@ use super::Context;
 use super::sim::reference_to_secret;
 use crate::config::with_causes;
 use crate::failure::Failure;
+use crate::harness::Store;
 use crate::runtime::{self, Signals};
 use crate::verify::case::{self, BadCase, Case, Mode};
 use crate::verify::live::no_key;
@@ -31,7 +32,7 @@ pub(crate) struct Arguments {
     /// Another address of the provider than the case's
     #[arg(long, value_name = "URL", requires = "live")]
     base_url: Option<String>,
-    /// Where harnesses are installed, as HARNESS/VERSION
+    /// Where harnesses are installed, as HARNESS/VERSION [default: the store of `farrier harness`]
     #[arg(long, value_name = "DIR")]
     harness_dir: Option<PathBuf>,
     /// Cases of your own, laid out as MANIFEST/case.toml, instead of the shipped ones
@@ -71,6 +72,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context<'_>) -> Result<ExitCo
     if arguments.list {
         return list(&cases, arguments.json, context);
     }
+    let store = Store::of(arguments.harness_dir.as_deref(), context.env);
+    let store = store.map_err(|error| Failure::user(error.to_string()))?;
     let order = Order {
         cases,
         mode: if arguments.live {
@@ -78,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context<'_>) -> Result<ExitCo
         } else {
             Mode::Hermetic
         },
-        harness_dir: arguments.harness_dir.as_deref(),
+        store: &store,
         budget: Budget {
             turn: Duration::from_secs(arguments.turn_timeout),
             silence: Duration::from_secs(arguments.silence),
@@ -167,7 +170,7 @@ fn of_report(report: &crate::verify::Report) -> Failure {
             .is_some_and(|reason| reason.starts_with("expected"))
     });
     if needs_harness {
-        return failure.hint("docs/verify.md says how harnesses are installed for --harness-dir");
+        return failure.hint("`farrier harness install NAME@VERSION` installs one; docs/verify.md says what else --harness-dir takes");
     }
     failure
 }

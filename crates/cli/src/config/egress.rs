@@ -1,13 +1,14 @@
 //! From `[[egress]]` to what the proxies of sandboxes are built from.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use farrier_egress::policy::{LoadError, Policy};
-use farrier_egress::{Rules, Trust};
+use farrier_egress::{Limits, Rules, Trust};
 use farrier_secrets::{Credentials, ProviderName, SecretRef};
 
 use super::given::At;
@@ -27,6 +28,7 @@ pub(crate) struct Egress {
     pub(crate) policy: Arc<Policy>,
     pub(crate) providers: Vec<ProviderName>,
     pub(crate) trust: Trust,
+    pub(crate) limits: Limits,
 }
 
 // === where it is ===
@@ -55,18 +57,47 @@ impl Examined {
         &self.draft.egress
     }
 
-    /// The secrets of now, of every provider that a sandbox has. Blocks for as long as their sources do.
-    pub(crate) fn credentials(&self, env: &Environment) -> Credentials {
+    /// The secrets of now, of every provider that a sandbox has; `lent` are those of sandboxes that are not configured. Blocks for as long as their sources do.
+    pub(crate) fn credentials(
+        &self,
+        lent: &BTreeSet<ProviderName>,
+        env: &Environment,
+    ) -> Credentials {
         let attached: HashSet<&ProviderName> = self
             .egress()
             .iter()
             .flat_map(|egress| &egress.providers)
+            .chain(lent)
             .collect();
         let known = self.known().iter();
         let wanted = known.filter(|known| attached.contains(&known.spec.name));
         Credentials::fetch(wanted.map(|known| known.spec.clone()), |source| {
             fetched(source, env)
         })
+    }
+}
+
+/// The limits that are given, and the defaults of all others.
+fn limits(raw: &RawEgress) -> Limits {
+    fn count(given: Option<&At<u64>>, default: usize) -> usize {
+        given.map_or(default, |at| {
+            usize::try_from(at.value).unwrap_or(usize::MAX)
+        })
+    }
+    fn time(given: Option<&At<Duration>>, default: Duration) -> Duration {
+        given.map_or(default, |at| at.value)
+    }
+    let mut limits = Limits::default();
+    let listener = &mut limits.listener;
+    listener.max_connections = count(raw.max_connections.as_ref(), listener.max_connections);
+    Limits {
+        max_held_body_bytes: count(raw.max_held_body.as_ref(), limits.max_held_body_bytes),
+        max_message_bytes: count(raw.max_message.as_ref(), limits.max_message_bytes),
+        connect: time(raw.connect.as_ref(), limits.connect),
+        handshake: time(raw.handshake.as_ref(), limits.handshake),
+        reply: time(raw.reply.as_ref(), limits.reply),
+        idle: time(raw.idle.as_ref(), limits.idle),
+        ..limits
     }
 }
 
@@ -101,6 +132,7 @@ impl Resolution<'_> {
                 );
                 self.mistakes.push(Mistake::at(address.line, message));
             }
+            let limits = limits(&value);
             // What is absent was told when the file was read.
             let (Some(name), Some((policy_file, policy)), Some(trust)) =
                 (value.name, policy, trust)
@@ -118,6 +150,7 @@ impl Resolution<'_> {
                 policy: Arc::new(policy),
                 providers: value.providers.into_iter().map(|name| name.value).collect(),
                 trust,
+                limits,
             });
         }
         all

@@ -34,6 +34,8 @@ pub(crate) struct Known {
     pub(crate) line: Option<usize>,
     /// The header field that it declares for its key.
     pub(crate) header: Option<String>,
+    /// Certificates that it may prove itself by, besides the public ones.
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// Who is meant to answer.
@@ -95,6 +97,7 @@ impl Known {
             kind: stored.kind,
             line: None,
             header: None,
+            ca_file: None,
         })
     }
 
@@ -117,7 +120,13 @@ impl Known {
             kind: profile.kind.clone(),
             line: Some(line),
             header: raw.header.as_ref().map(|header| header.value.to_string()),
+            ca_file: None,
         })
+    }
+
+    /// The same, with the certificates of this file.
+    pub(super) fn believing(self, ca_file: Option<PathBuf>) -> Self {
+        Self { ca_file, ..self }
     }
 
     /// For whoever asks, without any secret.

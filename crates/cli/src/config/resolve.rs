@@ -223,7 +223,10 @@ impl Resolution<'_> {
             let credential = self.credential(&value);
             let source = value.credential.as_ref();
             let source = source.map(|source| self.whole_reference(&source.value));
-            known.extend(Known::declared(&value, source, line));
+            let ca_file = value.ca_file.as_ref();
+            let ca_file = ca_file.and_then(|path| self.readable(path));
+            let declared = Known::declared(&value, source, line);
+            known.extend(declared.map(|known| known.believing(ca_file.clone())));
             let care = care::of_provider(&value, self.mistakes);
             let (Some(name), Some(base_url)) = (value.name, value.base_url) else {
                 lines.providers_left_out = true;
@@ -237,7 +240,7 @@ impl Resolution<'_> {
                 http: value
                     .http_version
                     .map_or_else(Default::default, |version| version.value),
-                ca_file: value.ca_file.and_then(|path| self.readable(&path)),
+                ca_file,
                 pass_through: value
                     .pass_through
                     .map_or_else(Default::default, |open| open.value),

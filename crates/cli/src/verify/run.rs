@@ -30,10 +30,10 @@ use tokio::time::Instant;
 use super::case::{Case, Kind, Wrong};
 use super::child::{self, Budget};
 use super::door::Door;
-use super::installed::Installed;
 use super::judge::{self, Fault, Turn};
 use super::scripted;
 use crate::failure::Failure;
+use crate::harness::Installed;
 use crate::mask::Masker;
 use crate::stage::{Front, Setup, base_url, play};
 

@@ -20,6 +20,8 @@ fn help_says_what_there_is() {
                    argument
       check        Look for mistakes in a configuration, and report all of them
       config       Write a harness's configuration for a route
+      harness      Install harnesses with what they run on, pinned and proven, for sandboxes to share
+      pair         Approve the devices of a harness's own in time, and nobody else's
       stage        Put together what an image needs of the manifests: plugins, records, how to copy them
       registry     Look at the manifests: what there is, what is wrong, what applies to a request
       policy       Look at policies: mistakes in them, what they make of a request, what would allow it

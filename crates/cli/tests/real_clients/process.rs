@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -71,6 +71,15 @@ impl Process {
         }
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Gives it this on its standard input, and nothing after it.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
+        self.stdin.take().unwrap().write_all(bytes).unwrap();
+    }
+
     /// Gives it an empty line on its standard input.
     pub(crate) fn press_return(&mut self) {
         self.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
@@ -84,6 +93,12 @@ impl Process {
     pub(crate) fn wait(&mut self) {
         while self.hear() {}
         self.said.code = self.child.wait().unwrap().code();
+    }
+
+    /// Waits for its end, which may be a signal's.
+    pub(crate) fn status(mut self) -> ExitStatus {
+        while self.hear() {}
+        self.child.wait().unwrap()
     }
 
     /// Waits for its end, and hands out what it said.

@@ -14,4 +14,5 @@
 
 mod hermes;
 mod openclaw;
+mod pairing;
 mod report;

@@ -3,6 +3,11 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::sandbox::{
+    LimitSpec, MountSpec, NewSandbox, SandboxChange, SandboxSpec, SandboxState, SandboxStatus,
+    Sandboxes, ServiceStatus, SessionStatus,
+};
+use crate::talk::{ExecRequest, Size};
 
 fn document() -> Value {
     serde_json::from_str(OPENAPI).unwrap()
@@ -76,6 +81,64 @@ fn wanted() -> Wanted {
     }
 }
 
+/// With everything that it can have.
+fn sandbox() -> SandboxStatus {
+    SandboxStatus {
+        name: "work".parse().unwrap(),
+        spec: SandboxSpec {
+            agent: "openclaw".to_owned(),
+            version: Some("2026.5.12".to_owned()),
+            route: "moonshotai/kimi-k2.6".to_owned(),
+            providers: vec!["slack".parse().unwrap()],
+            mounts: vec![MountSpec {
+                host: "/srv/data".into(),
+                inside: "/data".into(),
+                writable: false,
+            }],
+            policy: Some("version: 1".to_owned()),
+            command: vec!["sleep".to_owned(), "1".to_owned()],
+            serve: true,
+            rootfs: Some("/srv/debian".into()),
+            limits: LimitSpec {
+                memory_bytes: Some(1),
+                pids: Some(1),
+                milli_cpus: Some(1),
+            },
+        },
+        state: SandboxState::Failed,
+        since_unix_ms: 1,
+        reason: Some("the harness is not installed".to_owned()),
+        service: Some(ServiceStatus {
+            running: false,
+            restarts: 2,
+            last_exit: Some("status 1".to_owned()),
+            last_output: Some("cannot find module".to_owned()),
+        }),
+        pid: Some(1),
+        limits: vec!["memory: 1 GiB".to_owned()],
+        home: "/home".into(),
+        created_unix_ms: 1,
+        sessions: vec![SessionStatus {
+            id: 1,
+            command: vec!["bash".to_owned()],
+            attached: true,
+            since_unix_ms: 1,
+        }],
+    }
+}
+
+fn exec() -> ExecRequest {
+    ExecRequest {
+        command: vec!["ls".to_owned()],
+        env: vec![("A".to_owned(), "b".to_owned())],
+        cwd: Some("/".to_owned()),
+        tty: Some(Size { rows: 24, cols: 80 }),
+        timeout_ms: Some(1),
+        keep: true,
+        attach: Some(1),
+    }
+}
+
 fn refusal(code: Code) -> Refusal {
     let message = "the gateway is draining".to_owned();
     Refusal {
@@ -122,6 +185,48 @@ fn the_document_has_every_field_of_what_is_answered() {
             serde_json::to_value(refusal(Code::Draining)).unwrap(),
         ),
     ];
+    let new = NewSandbox {
+        name: sandbox().name,
+        spec: sandbox().spec,
+        start: true,
+    };
+    let change = SandboxChange {
+        attach: sandbox().spec.providers,
+        detach: sandbox().spec.providers,
+        policy: Some("version: 1".to_owned()),
+    };
+    let sandboxes = [
+        ("NewSandbox", serde_json::to_value(new).unwrap()),
+        ("SandboxSpec", serde_json::to_value(sandbox().spec).unwrap()),
+        (
+            "MountSpec",
+            serde_json::to_value(&sandbox().spec.mounts[0]).unwrap(),
+        ),
+        (
+            "LimitSpec",
+            serde_json::to_value(sandbox().spec.limits).unwrap(),
+        ),
+        ("SandboxChange", serde_json::to_value(change).unwrap()),
+        (
+            "Sandboxes",
+            serde_json::to_value(Sandboxes {
+                sandboxes: vec![sandbox()],
+            })
+            .unwrap(),
+        ),
+        ("SandboxStatus", serde_json::to_value(sandbox()).unwrap()),
+        (
+            "ServiceStatus",
+            serde_json::to_value(sandbox().service).unwrap(),
+        ),
+        (
+            "SessionStatus",
+            serde_json::to_value(&sandbox().sessions[0]).unwrap(),
+        ),
+        ("ExecRequest", serde_json::to_value(exec()).unwrap()),
+        ("Size", serde_json::to_value(exec().tty).unwrap()),
+    ];
+    let values: Vec<_> = values.into_iter().chain(sandboxes).collect();
     let schemas = &document()["components"]["schemas"];
     assert_eq!(keys(schemas).len(), values.len());
     for (name, value) in values {
@@ -164,16 +269,29 @@ fn the_document_has_every_word_and_every_status_code() {
         schemas["Provider"]["properties"]["origin"]["enum"],
         json!([Origin::Declared, Origin::Stored])
     );
+    assert_eq!(
+        schemas["SandboxStatus"]["properties"]["state"]["enum"],
+        json!([
+            SandboxState::Failed,
+            SandboxState::Running,
+            SandboxState::Starting,
+            SandboxState::Stopped
+        ])
+    );
     let codes = [
+        Code::Busy,
         Code::Declared,
         Code::Draining,
         Code::Exists,
+        Code::Failed,
         Code::MethodNotAllowed,
         Code::NotFound,
+        Code::NotRunning,
         Code::NotUnderstood,
         Code::Store,
         Code::TimedOut,
         Code::Unknown,
+        Code::Unready,
     ];
     assert_eq!(
         schemas["Refusal"]["properties"]["error"]["properties"]["code"]["enum"],
@@ -202,7 +320,7 @@ fn a_body_that_holds_a_secret_in_place_of_a_reference_is_refused_without_repeati
 }
 
 #[test]
-fn a_provider_is_found_by_the_name_in_the_path() {
+fn what_is_meant_is_found_by_the_name_in_the_path() {
     assert_eq!(
         Endpoint::of("/v1/providers/openai"),
         Some((Endpoint::Provider, "openai"))
@@ -212,4 +330,14 @@ fn a_provider_is_found_by_the_name_in_the_path() {
         Some((Endpoint::Providers, ""))
     );
     assert_eq!(Endpoint::of("/v1/providers/"), None);
+    assert_eq!(
+        Endpoint::of("/v1/sandboxes/work/exec"),
+        Some((Endpoint::SandboxExec, "work"))
+    );
+    assert_eq!(
+        Endpoint::of("/v1/sandboxes/work"),
+        Some((Endpoint::Sandbox, "work"))
+    );
+    assert_eq!(Endpoint::of("/v1/sandboxes/a/b"), None);
+    assert_eq!(Endpoint::of("/v1/sandboxes//exec"), None);
 }

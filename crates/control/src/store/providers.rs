@@ -226,7 +226,7 @@ impl Store {
         begun.map_err(|error| self.sqlite(error))
     }
 
-    fn change<T>(
+    pub(super) fn change<T>(
         &mut self,
         make: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
@@ -307,10 +307,10 @@ fn insert_keys(change: &Transaction<'_>, provider: &StoredProvider) -> rusqlite:
 }
 
 /// SQLite counts in signed numbers; ours are never negative.
-fn unsigned(stored: i64) -> u64 {
+pub(super) fn unsigned(stored: i64) -> u64 {
     u64::try_from(stored).unwrap_or(0)
 }
 
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -11,7 +11,8 @@ use super::{PATIENCE, StoreError};
 const APPLICATION_ID: i64 = 0x4641_5253;
 
 /// Each brings a file from the version of its index to the next. Never edited once released, only added to.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE providers (
         name     TEXT PRIMARY KEY,
         type     TEXT NOT NULL,
@@ -25,7 +26,17 @@ const MIGRATIONS: &[&str] = &["
         source   TEXT NOT NULL,      -- a reference, such as env:OPENAI_API_KEY; never a secret
         PRIMARY KEY (provider, name)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE sandboxes (
+        name    TEXT PRIMARY KEY,
+        slot    INTEGER NOT NULL UNIQUE,  -- which of the users it is that sandboxes run as
+        wanted  INTEGER NOT NULL,         -- whether it is to run
+        spec    TEXT NOT NULL,            -- JSON
+        created INTEGER NOT NULL          -- milliseconds since 1970
+    ) STRICT;
+",
+];
 
 /// Opens the file and brings it to the present version.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {

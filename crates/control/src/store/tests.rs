@@ -240,3 +240,78 @@ fn every_change_can_be_taken_back() {
     store.make(&undo).unwrap();
     assert_eq!(store.providers().unwrap(), before);
 }
+
+fn spec(route: &str) -> crate::sandbox::SandboxSpec {
+    serde_json::from_value(
+        serde_json::json!({"agent": "openclaw", "route": route, "providers": ["slack"]}),
+    )
+    .unwrap()
+}
+
+#[test]
+fn a_sandbox_is_kept_with_a_slot_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let (work, play) = ("work".parse().unwrap(), "play".parse().unwrap());
+    let mut store = Store::open(&state).unwrap();
+    let first = store.add_sandbox(&work, &spec("a"), (true, 5)).unwrap();
+    let second = store.add_sandbox(&play, &spec("b"), (false, 6)).unwrap();
+    assert_eq!((first.slot, second.slot), (0, 1));
+    let again = store.add_sandbox(&work, &spec("c"), (true, 7));
+    assert!(
+        matches!(again, Err(SandboxError::Exists { .. })),
+        "{again:?}"
+    );
+
+    let store = Store::open_existing(&state).unwrap().unwrap();
+    assert_eq!(store.sandbox(&work).unwrap(), Some(first.clone()));
+    assert_eq!(store.sandboxes().unwrap(), [second, first]);
+}
+
+#[test]
+fn a_sandbox_is_changed_and_removed_only_if_it_is_there_and_its_slot_is_free_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&dir.path().join("state")).unwrap();
+    let (work, play) = ("work".parse().unwrap(), "play".parse().unwrap());
+    for refused in [
+        store.change_sandbox(&work, &spec("a")),
+        store.want_sandbox(&work, true),
+        store.remove_sandbox(&work),
+    ] {
+        assert!(
+            matches!(refused, Err(SandboxError::Unknown { .. })),
+            "{refused:?}"
+        );
+    }
+    store.add_sandbox(&work, &spec("a"), (true, 5)).unwrap();
+    store.change_sandbox(&work, &spec("b")).unwrap();
+    store.want_sandbox(&work, false).unwrap();
+    let stored = store.sandbox(&work).unwrap().unwrap();
+    assert_eq!((stored.spec, stored.is_wanted), (spec("b"), false));
+    store.remove_sandbox(&work).unwrap();
+    assert_eq!(store.sandbox(&work).unwrap(), None);
+    assert_eq!(
+        store
+            .add_sandbox(&play, &spec("a"), (true, 5))
+            .unwrap()
+            .slot,
+        0
+    );
+}
+
+#[test]
+fn a_store_of_the_first_version_is_brought_to_this_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let mut store = Store::open(&state).unwrap();
+    store.add(&provider("openai", "env:A")).unwrap();
+    // What the first version did not have.
+    store
+        .connection
+        .execute_batch("DROP TABLE sandboxes; PRAGMA user_version = 1")
+        .unwrap();
+    drop(store);
+    let store = Store::open(&state).unwrap();
+    assert_eq!(store.sandboxes().unwrap(), []);
+    assert_eq!(store.providers().unwrap().len(), 1);
+}

@@ -1,11 +1,15 @@
 //! From what was refused to the rules that would allow it, as a policy file to read, and to take over if it is right.
+//!
+//! What leads to this machine, its networks or the cloud's metadata is never suggested: whoever asks for it from within a
+//! sandbox may well be up to no good, and whoever means it can write it down himself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::target::Authority;
+use crate::address;
+use crate::target::{Authority, Host};
 
 /// Something that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +20,29 @@ pub struct Refusal {
     pub request: Option<(String, String)>,
     /// The address that was refused, if that was it.
     pub address: Option<IpAddr>,
+}
+
+impl Refusal {
+    /// Whether it wanted to go where addresses are refused: by the address that was found for it, or by its own.
+    #[must_use]
+    pub fn leads_inside(&self) -> bool {
+        let by_itself = match &self.to.host {
+            Host::Address(own) => address::special(*own).is_some(),
+            // What resolvers give for these is this machine (RFC 6761 §6.3), or what clouds call their metadata service.
+            Host::Name(name) => {
+                let last = name.rsplit('.').next().unwrap_or_default();
+                last == "localhost" || name == "metadata.google.internal"
+            }
+        };
+        by_itself
+            || self
+                .address
+                .is_some_and(|found| address::special(found).is_some())
+    }
+
+    fn at(&self) -> (String, u16) {
+        (self.to.host.bare(), self.to.port)
+    }
 }
 
 #[derive(Serialize)]
@@ -37,8 +64,6 @@ struct Endpoint {
     protocol: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rules: Vec<Allow>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    allowed_ips: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -56,20 +81,26 @@ struct Request {
 #[derive(Default)]
 struct Wanted {
     requests: BTreeSet<(String, String)>,
-    addresses: BTreeSet<IpAddr>,
 }
 
-/// The policy file that would have allowed all of it, and nothing else; none if nothing was refused.
+/// The policy file that would have allowed all of it that may be suggested, and nothing else; none if that is nothing.
 ///
 /// A destination of which no request was read gets an endpoint that is not looked into.
 #[must_use]
 pub fn suggest<'r>(refusals: impl IntoIterator<Item = &'r Refusal>) -> Option<String> {
+    let refusals: Vec<&Refusal> = refusals.into_iter().collect();
+    let inside: BTreeSet<(String, u16)> = refusals
+        .iter()
+        .filter(|refusal| refusal.leads_inside())
+        .map(|refusal| refusal.at())
+        .collect();
     let mut wanted = BTreeMap::<(String, u16), Wanted>::new();
     for refusal in refusals {
-        let host = refusal.to.host.bare();
-        let of = wanted.entry((host, refusal.to.port)).or_default();
-        of.requests.extend(refusal.request.clone());
-        of.addresses.extend(refusal.address);
+        let at = refusal.at();
+        if !inside.contains(&at) {
+            let of = wanted.entry(at).or_default();
+            of.requests.extend(refusal.request.clone());
+        }
     }
     if wanted.is_empty() {
         return None;
@@ -110,11 +141,6 @@ fn rule(((host, port), wanted): ((String, u16), Wanted)) -> (String, Rule) {
         port,
         protocol: (!rules.is_empty()).then_some("rest"),
         rules,
-        allowed_ips: wanted
-            .addresses
-            .iter()
-            .map(|address| format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }))
-            .collect(),
     };
     (
         key,

@@ -269,7 +269,7 @@ fn a_suggestion_allows_what_was_refused_and_loads() {
         Refusal {
             to: to("git.new.test:8443"),
             request: None,
-            address: Some([10, 0, 0, 7].into()),
+            address: None,
         },
     ];
     let text = suggest(&refusals).unwrap();
@@ -283,11 +283,35 @@ fn a_suggestion_allows_what_was_refused_and_loads() {
     assert!(policy.request(&to("api.new.test"), asked("POST")).is_ok());
     assert!(policy.request(&to("api.new.test"), asked("GET")).is_err());
     assert!(policy.connect(&to("git.new.test:8443")).is_ok());
-    assert_eq!(
-        policy.named(&to("git.new.test:8443")).networks,
-        ["10.0.0.7/32".parse().unwrap()]
-    );
     assert_eq!(suggest(&[]), None);
+}
+
+#[test]
+fn what_leads_inside_is_not_suggested_however_it_was_refused() {
+    let refused = |authority: &str, address: Option<[u8; 4]>| Refusal {
+        to: to(authority),
+        request: None,
+        address: address.map(IpAddr::from),
+    };
+    let inside = [
+        refused("db.test:5432", Some([10, 0, 0, 7])),
+        refused("db.test:5432", None), // before anything allowed it, its address was not looked for
+        refused("169.254.169.254:80", None),
+        refused("127.0.0.1:8080", None),
+        refused("[::ffff:10.0.0.1]:443", None),
+        refused("api.localhost:443", None),
+        refused("metadata.google.internal:80", None),
+    ];
+    assert!(
+        inside
+            .iter()
+            .enumerate()
+            .all(|(at, one)| at == 1 || one.leads_inside())
+    );
+    assert_eq!(suggest(&inside), None);
+    let public = [refused("192.88.98.1:443", None), refused("a.test", None)];
+    let text = suggest(inside.iter().chain(&public)).unwrap();
+    assert_eq!(Policy::load(&text).unwrap().endpoint_count(), 2, "{text}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use farrier_egress::Limits;
+use farrier_egress::audit::Bounds;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -224,6 +225,22 @@ async fn a_tunnel_that_nobody_uses_ends() {
     let stream = bench.tunnel(&bench.authority()).await.unwrap();
     assert!(is_let_go(stream).await);
     assert_eq!(bench.lines(1).await[0].code.as_deref(), Some("tunnel_idle"));
+}
+
+#[tokio::test]
+async fn nobody_is_let_in_whose_decisions_could_not_be_recorded() {
+    let no_room = Bounds {
+        max_waiting: 0,
+        ..Bounds::default()
+    };
+    let bench = Bench::with(Setting {
+        audit: no_room,
+        ..Setting::default()
+    })
+    .await;
+    let get = b"GET http://api.example.com/ HTTP/1.1\r\nhost: api.example.com\r\n\r\n";
+    assert_eq!(bench.raw(get).await, "");
+    assert!(bench.destination.seen().is_empty());
 }
 
 #[tokio::test]

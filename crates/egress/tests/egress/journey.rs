@@ -1,5 +1,8 @@
 //! Requests and tunnels that go through, and some that do not.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use bytes::Bytes;
 use farrier_egress::audit::Verdict;
 use farrier_egress::policy::{Policy, suggest};
@@ -7,7 +10,7 @@ use http_body_util::{BodyExt as _, Full};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::{Bench, CANARY, HOST, OPEN, PLACEHOLDER, ROTATED, Setting, read_out};
+use crate::support::{self, Bench, CANARY, HOST, OPEN, PLACEHOLDER, ROTATED, Setting, read_out};
 
 const JUDGED: &str = r#"
 version: 1
@@ -223,10 +226,177 @@ async fn a_key_that_rotates_under_load_breaks_no_stream_and_is_never_stale() {
     for stream in &mut streams {
         // What is left of the first answer, and then nothing: no end, no error.
         let mut rest = Vec::new();
-        let quiet = std::time::Duration::from_millis(2);
+        let quiet = Duration::from_millis(2);
         let ended = tokio::time::timeout(quiet, stream.read_to_end(&mut rest)).await;
         assert!(ended.is_err(), "a stream ended");
     }
+}
+
+#[tokio::test]
+async fn a_key_that_its_provider_says_back_is_its_placeholder_again() {
+    let bench = Bench::start().await;
+    let request = "GET /v1/echo HTTP/1.1\r\nhost: HOST\r\nauthorization: Bearer PLACEHOLDER\r\n\
+                   accept-encoding: gzip\r\nconnection: close\r\n\r\n";
+    let request = request.replace("PLACEHOLDER", PLACEHOLDER);
+    let mut stream = bench.tls(&bench.own_ca(), HOST, b"http/1.1").await.unwrap();
+    let sent = request.replace("HOST", &bench.authority());
+    stream.write_all(sent.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(!answer.contains("canary"), "{answer}");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let said = format!("Bearer {PLACEHOLDER}");
+    assert!(head.contains(&format!("x-echo: {said}")), "{head}");
+    assert!(
+        body.contains(&said) && body.ends_with("0\r\n\r\n"),
+        "{body}"
+    );
+    let seen = bench.destination.seen();
+    assert_eq!(seen[0].headers["authorization"], format!("Bearer {CANARY}"));
+    assert_eq!(seen[0].headers["accept-encoding"], "identity");
+
+    let request = request.replace(
+        &format!("Bearer {PLACEHOLDER}"),
+        "Bearer sk-canary-7f3a-secret",
+    );
+    let answer = bench.ask(&request).await;
+    assert!(
+        answer.contains("content-length") && answer.contains(CANARY),
+        "it is the client's own"
+    );
+    assert_eq!(
+        bench.destination.seen()[1].headers["accept-encoding"],
+        "gzip"
+    );
+
+    let mut shared = http2(&bench).await;
+    let reply = shared
+        .send_request(asked(&bench, "/v1/echo"))
+        .await
+        .unwrap();
+    assert_eq!(reply.headers()["x-echo"], PLACEHOLDER);
+    let mut body = reply.into_body();
+    let mut said = Vec::new();
+    while let Some(frame) = body.frame().await {
+        said.extend_from_slice(&frame.unwrap().into_data().unwrap());
+    }
+    let said = String::from_utf8(said).unwrap();
+    assert!(
+        said.contains(PLACEHOLDER) && !said.contains("canary"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_key_that_was_replaced_while_its_request_waited_for_a_connection_is_not_sent() {
+    let bench = Bench::start().await;
+    let mut stream = bench.tls(&bench.own_ca(), HOST, b"http/1.1").await.unwrap();
+    let mut shared = http2(&bench).await;
+    bench.destination.open.send_replace(false);
+    let request = get("/v1/models", PLACEHOLDER).replace("HOST", &bench.authority());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let other = shared.send_request(asked(&bench, "/v1/other"));
+    let tasks = farrier_serve::Tracker::new();
+    let other = tasks.spawn(other);
+    while bench.destination.accepted.load(Ordering::Relaxed) < 2 {
+        tokio::task::yield_now().await;
+    }
+    bench.rotate(ROTATED);
+    bench.destination.open.send_replace(true);
+    assert!(read_out(&mut stream).await.ends_with("hello"));
+    assert_eq!(other.await.unwrap().unwrap().unwrap().status(), 200);
+    let seen = bench.destination.seen();
+    assert_eq!(seen.len(), 2);
+    for seen in seen {
+        let sent = seen.headers["authorization"].to_str().unwrap();
+        assert!(sent.ends_with(ROTATED), "{} {sent}", seen.target);
+    }
+    tasks.cut();
+}
+
+#[tokio::test]
+async fn requests_of_http2_take_as_many_connections_as_their_destination_wants_and_no_more() {
+    let bench = Bench::start().await;
+    let mut shared = http2(&bench).await;
+    let mut replies = Vec::new();
+    for _ in 0..2 * support::MAX_STREAMS + 1 {
+        let mut reply = shared
+            .send_request(asked(&bench, "/endless"))
+            .await
+            .unwrap();
+        let first = reply.body_mut().frame().await.unwrap().unwrap();
+        assert_eq!(&first.into_data().unwrap()[..], b"first");
+        replies.push(reply);
+    }
+    assert_eq!(bench.destination.accepted.load(Ordering::Relaxed), 3);
+    replies.clear();
+    let reply = shared.send_request(asked(&bench, "/v1/x")).await.unwrap();
+    assert_eq!(reply.status(), 200);
+    assert_eq!(bench.destination.accepted.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn more_requests_of_http2_than_all_connections_carry_wait_for_a_place() {
+    let bench = Bench::start().await;
+    let mut all = tokio::task::JoinSet::new();
+    // Sixteen connections of ten streams, and eight that wait.
+    for _ in 0..2 {
+        let mut client = http2(&bench).await;
+        for _ in 0..84 {
+            all.spawn(client.send_request(asked(&bench, "/endless")));
+        }
+    }
+    let most = 16 * usize::try_from(support::MAX_STREAMS).unwrap();
+    let mut open = Vec::new();
+    while open.len() < most {
+        open.push(all.join_next().await.unwrap().unwrap().unwrap());
+    }
+    assert_eq!(bench.destination.accepted.load(Ordering::Relaxed), 16);
+    assert_eq!(all.len(), 8);
+    drop(open);
+    while let Some(reply) = all.join_next().await {
+        assert_eq!(reply.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(bench.destination.accepted.load(Ordering::Relaxed), 16);
+}
+
+#[tokio::test]
+async fn a_connection_that_its_destination_has_closed_is_replaced_without_a_word() {
+    let bench = Bench::start().await;
+    let mut stream = bench.tls(&bench.own_ca(), HOST, b"http/1.1").await.unwrap();
+    let posted = "POST /v1/last HTTP/1.1\r\nhost: HOST\r\ncontent-length: 3\r\n\r\nabc";
+    for _ in 0..3 {
+        let request = posted.replace("HOST", &bench.authority());
+        stream.write_all(request.as_bytes()).await.unwrap();
+        assert!(read_out(&mut stream).await.ends_with("hello"));
+    }
+    let seen = bench.destination.seen();
+    assert!(seen.iter().all(|seen| &seen.body[..] == b"abc"));
+    assert_eq!(bench.destination.accepted.load(Ordering::Relaxed), 3);
+}
+
+/// A client of HTTP/2 within a tunnel to the destination.
+async fn http2(bench: &Bench) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+    let stream = bench.tls(&bench.own_ca(), HOST, b"h2").await.unwrap();
+    let tasks = farrier_serve::Tracker::new();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let handshake = hyper::client::conn::http2::handshake(tasks.clone(), io).await;
+    let (sender, connection) = handshake.unwrap();
+    drop(tasks.spawn(connection));
+    sender
+}
+
+fn asked(bench: &Bench, path: &str) -> http::Request<Full<Bytes>> {
+    let key = if path.starts_with("/v1/") {
+        PLACEHOLDER
+    } else {
+        "none"
+    };
+    http::Request::builder()
+        .uri(format!("https://{}{path}", bench.authority()))
+        .header("authorization", key)
+        .body(Full::default())
+        .unwrap()
 }
 
 #[tokio::test]
@@ -282,7 +452,7 @@ async fn a_rotated_key_is_used_by_the_next_request_and_a_running_reply_goes_on()
         bench.destination.seen()[1].headers["authorization"],
         ROTATED
     );
-    let still = tokio::time::timeout(std::time::Duration::from_millis(200), stream.read_u8()).await;
+    let still = tokio::time::timeout(Duration::from_millis(200), stream.read_u8()).await;
     assert!(still.is_err(), "the reply ended");
 }
 
@@ -302,14 +472,10 @@ async fn a_change_of_rules_ends_what_it_no_longer_allows_and_nothing_else() {
     assert!(read_out(&mut stream).await.contains("first"));
     bench.reload(JUDGED);
     let mut byte = [0];
-    let still = tokio::time::timeout(
-        std::time::Duration::from_millis(200),
-        stream.read(&mut byte),
-    )
-    .await;
+    let still = tokio::time::timeout(Duration::from_millis(200), stream.read(&mut byte)).await;
     assert!(still.is_err(), "a reply that is still allowed ended");
     bench.reload(NOTHING);
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(5), stream.read(&mut byte))
+    let ended = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut byte))
         .await
         .unwrap();
     assert!(
@@ -334,12 +500,10 @@ async fn a_tunnel_ends_when_the_rules_change_to_some_without_it() {
     })
     .await;
     let mut stream = bench.tunnel(&bench.authority()).await.unwrap();
-    bench.reloader.replace(crate::support::rules(
-        OPEN,
-        bench.destination.port,
-        Vec::new(),
-    ));
-    let still = tokio::time::timeout(std::time::Duration::from_millis(200), stream.read_u8()).await;
+    bench
+        .reloader
+        .replace(support::rules(OPEN, bench.destination.port, Vec::new()));
+    let still = tokio::time::timeout(Duration::from_millis(200), stream.read_u8()).await;
     assert!(still.is_err());
     bench.reload(NOTHING);
     assert!(stream.read_u8().await.is_err());
@@ -399,6 +563,24 @@ async fn a_destination_that_cannot_prove_itself_is_not_spoken_to() {
         "{answer}"
     );
     assert!(bench.destination.seen().is_empty());
+}
+
+#[tokio::test]
+async fn whom_destinations_are_believed_to_be_changes_with_the_rules_and_for_all_connections() {
+    let bench = Bench::start().await;
+    let asked = get("/v1/models", PLACEHOLDER);
+    assert!(bench.ask(&asked).await.ends_with("hello"));
+    let rules = || support::rules(OPEN, bench.destination.port, vec![support::provider()]);
+    let nobody = farrier_egress::Trust::with(None).unwrap();
+    assert!(bench.reloader.replace_believing(rules(), nobody));
+    let answer = bench.ask(&asked).await;
+    assert!(answer.contains("upstream_certificate"), "{answer}");
+    bench.reloader.replace(rules());
+    let answer = bench.ask(&asked).await;
+    assert!(answer.contains("upstream_certificate"), "{answer}");
+    let again = farrier_egress::Trust::with(Some(bench.destination.ca_pem.as_bytes())).unwrap();
+    bench.reloader.replace_believing(rules(), again);
+    assert!(bench.ask(&asked).await.ends_with("hello"));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "what does not hold fails its test")]
 
 mod hostile;
+mod inside;
 mod journey;
 mod support;
 mod websocket;

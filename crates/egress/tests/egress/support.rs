@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use farrier_egress::audit::{Audit, Bounds, Line};
 use farrier_egress::policy::Policy;
 use farrier_egress::{
-    CertificateAuthority, Config, Limits, Names, Proxy, Reloader, Rules, Shared, Trust,
+    CertificateAuthority, Config, Inside, Limits, Names, Proxy, Reloader, Rules, Shared, Trust,
 };
 use farrier_secrets::{Credentials, Profile, ProviderName, ProviderSpec, SecretRef};
 use farrier_serve::Tracker;
@@ -28,6 +29,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -52,9 +54,16 @@ pub(crate) struct Seen {
 pub(crate) struct Destination {
     pub(crate) port: u16,
     pub(crate) ca_pem: String,
+    /// Whether connections are answered; those that come meanwhile wait.
+    pub(crate) open: watch::Sender<bool>,
+    /// Connections that were accepted.
+    pub(crate) accepted: Arc<AtomicUsize>,
     seen: Arc<Mutex<Vec<Seen>>>,
     tasks: Tracker,
 }
+
+/// Streams that the destination allows on one connection.
+pub(crate) const MAX_STREAMS: u32 = 10;
 
 /// One sandbox behind its proxy.
 pub(crate) struct Bench {
@@ -72,6 +81,9 @@ pub(crate) struct Setting {
     pub(crate) policy: &'static str,
     pub(crate) attached: bool,
     pub(crate) limits: Limits,
+    /// What leads to the proxy from within, by the destination's port.
+    pub(crate) inside: fn(u16) -> Inside,
+    pub(crate) audit: Bounds,
 }
 
 /// Everything to the destination, unjudged but for its address.
@@ -89,6 +101,8 @@ impl Default for Setting {
             policy: OPEN,
             attached: true,
             limits: Limits::default(),
+            inside: |_| Inside::default(),
+            audit: Bounds::default(),
         }
     }
 }
@@ -118,19 +132,26 @@ impl Destination {
         let destination = Self {
             port: listener.local_addr().unwrap().port(),
             ca_pem: ca.pem(),
+            open: watch::Sender::new(true),
+            accepted: Arc::default(),
             seen: Arc::default(),
             tasks: Tracker::new(),
         };
         let (seen, tasks) = (Arc::clone(&destination.seen), destination.tasks.clone());
         let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let (open, accepted) = (
+            destination.open.subscribe(),
+            Arc::clone(&destination.accepted),
+        );
         drop(destination.tasks.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                drop(tasks.spawn(serve(
-                    acceptor.clone(),
-                    stream,
-                    Arc::clone(&seen),
-                    tasks.clone(),
-                )));
+                accepted.fetch_add(1, Ordering::Relaxed);
+                let mut open = open.clone();
+                let served = serve(acceptor.clone(), stream, Arc::clone(&seen), tasks.clone());
+                drop(tasks.spawn(async move {
+                    open.wait_for(|open| *open).await.unwrap();
+                    served.await;
+                }));
             }
         }));
         destination
@@ -178,7 +199,8 @@ where
         let (seen, tasks) = (Arc::clone(&seen), tasks.clone());
         async move { Ok::<_, Infallible>(remember(request, &seen, &tasks).await) }
     });
-    let server = auto::Builder::new(Tracker::new());
+    let mut server = auto::Builder::new(Tracker::new());
+    server.http2().max_concurrent_streams(MAX_STREAMS);
     let _ended = server
         .serve_connection_with_upgrades(TokioIo::new(stream), service)
         .await;
@@ -218,7 +240,23 @@ async fn remember(
         .await
         .map(|body| body.to_bytes())
         .unwrap_or_default();
+    if path == "/v1/echo" {
+        let said = format!("{:?} {}", head.headers, String::from_utf8_lossy(&body));
+        let echo = Response::builder()
+            .header("content-type", "application/json")
+            .header("x-echo", head.headers["authorization"].clone())
+            .header("content-length", said.len());
+        note(seen, head, body);
+        return echo.body(Full::from(said).boxed()).unwrap();
+    }
     note(seen, head, body);
+    if path == "/v1/last" {
+        let last = Response::builder()
+            .header("connection", "close")
+            .header("content-type", "application/octet-stream");
+        let body = Full::new(Bytes::from_static(b"hello"));
+        return last.body(body.boxed()).unwrap();
+    }
     if path == "/v1/trailers" {
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", "0".parse().unwrap());
@@ -229,7 +267,10 @@ async fn remember(
         let first = futures_body(Bytes::from_static(b"first"));
         return Response::new(first);
     }
-    Response::new(Full::new(Bytes::from_static(b"hello")).boxed())
+    // Of a type that is not looked through, so that its length stays as it is.
+    let hello = Response::builder().header("content-type", "application/octet-stream");
+    let body = Full::new(Bytes::from_static(b"hello"));
+    hello.body(body.boxed()).unwrap()
 }
 
 /// A body of one frame that does not end.
@@ -282,7 +323,7 @@ impl Bench {
         let credentials = Arc::new(ArcSwap::from_pointee(credentials(destination.port, CANARY)));
         let shared = Shared {
             audit: Arc::new(
-                Audit::open(&directory.path().join("audit"), Bounds::default(), || {
+                Audit::open(&directory.path().join("audit"), setting.audit, || {
                     SystemTime::UNIX_EPOCH
                 })
                 .unwrap(),
@@ -316,7 +357,8 @@ impl Bench {
             limits: setting.limits,
             rules: rules(setting.policy, destination.port, attached),
         };
-        let proxy = Proxy::bind(config, shared).await.unwrap();
+        let inside = (setting.inside)(destination.port);
+        let proxy = Proxy::over(inside, config, shared).await.unwrap();
         let (addr, reloader) = (proxy.addrs().next().unwrap(), proxy.reloader());
         let tasks = Tracker::new();
         let ended = tasks.clone();
@@ -400,20 +442,7 @@ impl Bench {
         alpn: &[u8],
     ) -> io::Result<TlsStream<TcpStream>> {
         let stream = self.tunnel(&self.authority()).await.unwrap();
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
-            .unwrap();
-        let mut config = ClientConfig::builder_with_provider(crypto())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![alpn.to_vec()];
-        let name = ServerName::try_from(sni.to_owned()).unwrap();
-        TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await
+        tls_over(stream, ca, sni, alpn).await
     }
 
     /// The proxy's own certificate.
@@ -434,6 +463,29 @@ impl Drop for Bench {
     fn drop(&mut self) {
         self.tasks.cut();
     }
+}
+
+/// TLS over a stream, believing `ca`.
+pub(crate) async fn tls_over(
+    stream: TcpStream,
+    ca: &str,
+    sni: &str,
+    alpn: &[u8],
+) -> io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
+        .unwrap();
+    let mut config = ClientConfig::builder_with_provider(crypto())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let name = ServerName::try_from(sni.to_owned()).unwrap();
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
 }
 
 pub(crate) async fn read_out(stream: &mut (impl AsyncRead + Unpin)) -> String {

@@ -4,15 +4,17 @@
 //! none runs, here. Other gateways of this user are told to read again.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::io::{self, BufRead as _, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
 
 use farrier_control::store::{Change, Store, StoredProvider};
 use farrier_control::{CallError, Client, Mistake, Outcome, Reload};
 use farrier_ledger::{Clock as _, SystemClock};
 use farrier_secrets::{
-    Credentials, Endpoint, KeyName, Profile, ProviderName, ProviderSpec, SecretRef,
+    Credentials, Endpoint, Folder, KeyName, Profile, ProviderName, ProviderSpec, SecretRef,
 };
 use serde::Serialize;
 
@@ -37,6 +39,9 @@ struct Serves {
     config: String,
     generation: u64,
 }
+
+/// How long another command may take from keeping a key to telling the store of it.
+const UNTOLD: Duration = Duration::from_secs(600);
 
 // === the commands ===
 
@@ -222,6 +227,7 @@ fn make(
             context.notices.warn(&config::with_causes(&error));
         }
     }
+    sweep(&folder, context);
     let gateways = made?;
     let name = change.name();
     warn_of_broken(change, &gateways, context);
@@ -236,6 +242,29 @@ fn make(
         context.output.line(&done.shown())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes away keys of commands that were ended before they could tell the store.
+fn sweep(folder: &Folder, context: &Context<'_>) {
+    let swept = || -> Result<usize, Box<dyn Error>> {
+        let Some(directory) = context.env.store_dir() else {
+            return Ok(0);
+        };
+        let Some(store) = Store::open_existing(&directory)? else {
+            return Ok(0);
+        };
+        let providers = store.providers()?.into_iter();
+        let used: Vec<SecretRef> = providers.flat_map(|one| one.keys.into_values()).collect();
+        let now = UNIX_EPOCH + Duration::from_millis(SystemClock.unix_millis());
+        Ok(folder.sweep(&used, now, UNTOLD)?)
+    };
+    match swept() {
+        Ok(0) => {}
+        Ok(swept) => context.notices.say(&format!(
+            "key files that no provider refers to, taken away: {swept}"
+        )),
+        Err(error) => context.notices.warn(&config::with_causes(&*error)),
+    }
 }
 
 fn served(change: &Change, how: &How, context: &Context<'_>) -> Result<Vec<Serves>, Failure> {

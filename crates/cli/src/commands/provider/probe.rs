@@ -11,7 +11,9 @@
 //! words and never shown.
 
 use std::error::Error;
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +25,9 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
@@ -205,7 +210,8 @@ fn request(
 
 async fn answered(known: &Known, asked: Asked, within: Duration) -> Result<Tested, Failure> {
     let since = Instant::now();
-    let answer = timeout(within, exchange(asked.request)).await;
+    let ca_file = known.ca_file.as_deref();
+    let answer = timeout(within, exchange(asked.request, ca_file)).await;
     let probe = known.spec.profile.probe.as_ref();
     let (verdict, status, message) = match answer {
         Err(_) => (
@@ -235,11 +241,14 @@ async fn answered(known: &Known, asked: Asked, within: Duration) -> Result<Teste
     })
 }
 
-async fn exchange(request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String> {
+async fn exchange(
+    request: Request<Full<Bytes>>,
+    ca_file: Option<&Path>,
+) -> Result<(StatusCode, Bytes), String> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     let https = HttpsConnectorBuilder::new()
-        .with_webpki_roots()
+        .with_tls_config(believing(ca_file)?)
         .https_or_http()
         .enable_http1()
         .enable_http2()
@@ -257,6 +266,27 @@ async fn exchange(request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), 
         .map(http_body_util::Collected::to_bytes)
         .unwrap_or_default();
     Ok((head.status, body))
+}
+
+/// TLS towards whoever proves himself by a public authority, or one of this file.
+fn believing(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    if let Some(path) = ca_file {
+        let shown = path.display();
+        let wrong = |what: &dyn std::fmt::Display| {
+            format!("expected PEM certificates in {shown}, got {what}")
+        };
+        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))?;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|error| wrong(&error))?;
+            roots.add(certificate).map_err(|error| wrong(&error))?;
+        }
+    }
+    let crypto = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = ClientConfig::builder_with_provider(crypto)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(versions.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// The innermost cause, without the request, whose URL may hold the key: errors below it speak of connections alone.

@@ -1,7 +1,9 @@
 //! The table about where sandboxes may go.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use farrier_secrets::ProviderName;
 
@@ -16,7 +18,17 @@ pub(in super::super) struct RawEgress {
     pub(in super::super) policy: Option<At<PathBuf>>,
     pub(in super::super) providers: Vec<At<ProviderName>>,
     pub(in super::super) ca_file: Option<At<PathBuf>>,
+    pub(in super::super) max_connections: Option<At<u64>>,
+    pub(in super::super) max_held_body: Option<At<u64>>,
+    pub(in super::super) max_message: Option<At<u64>>,
+    pub(in super::super) connect: Option<At<Duration>>,
+    pub(in super::super) handshake: Option<At<Duration>>,
+    pub(in super::super) reply: Option<At<Duration>>,
+    pub(in super::super) idle: Option<At<Duration>>,
 }
+
+/// The shortest and longest that a step may be given.
+const STEP: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
 
 pub(super) const EGRESS: &[Key<RawEgress>] = &[
     Key {
@@ -60,5 +72,61 @@ pub(super) const EGRESS: &[Key<RawEgress>] = &[
         absent: Means("well-known authorities alone"),
         doc: "Certificates in PEM that destinations may prove themselves by, too.",
         read: |raw, given| raw.ca_file = given.path(),
+    },
+    Key {
+        name: "max_connections",
+        also: &["connections"],
+        takes: "a number",
+        absent: Means("`1024`"),
+        doc: "Connections of the sandbox open at once; one more waits to be accepted.",
+        read: |raw, given| raw.max_connections = given.count(),
+    },
+    Key {
+        name: "max_held_body",
+        also: &["max_body"],
+        takes: "a size",
+        absent: Means("`\"256KiB\"`"),
+        doc: "The largest body that is held to look for placeholders in it; a larger one passes as it is.",
+        read: |raw, given| raw.max_held_body = given.bytes(),
+    },
+    Key {
+        name: "max_message",
+        also: &[],
+        takes: "a size",
+        absent: Means("`\"4MiB\"`"),
+        doc: "The largest WebSocket message that is looked into; a larger one ends its WebSocket.",
+        read: |raw, given| raw.max_message = given.bytes(),
+    },
+    Key {
+        name: "connect",
+        also: &["connect_timeout"],
+        takes: "a time",
+        absent: Means("`\"10s\"`"),
+        doc: "To find a destination's address and connect to it.",
+        read: |raw, given| raw.connect = given.duration(STEP),
+    },
+    Key {
+        name: "handshake",
+        also: &[],
+        takes: "a time",
+        absent: Means("`\"10s\"`"),
+        doc: "For each TLS handshake, and for the first bytes of a tunnel.",
+        read: |raw, given| raw.handshake = given.duration(STEP),
+    },
+    Key {
+        name: "reply",
+        also: &["timeout"],
+        takes: "a time",
+        absent: Means("`\"10m\"`"),
+        doc: "From a request to the head of its reply.",
+        read: |raw, given| raw.reply = given.duration(STEP),
+    },
+    Key {
+        name: "idle",
+        also: &["idle_timeout"],
+        takes: "a time",
+        absent: Means("`\"10m\"`"),
+        doc: "Without a byte in either direction, for whatever is open.",
+        read: |raw, given| raw.idle = given.duration(STEP),
     },
 ];
