@@ -205,7 +205,7 @@ impl Comparison {
         let chat = chat.unwrap_or_default();
         let until = clock.now() + PATIENCE;
         loop {
-            let Err(source) = once(gateway.address, &chat) else {
+            let Err(source) = once(&gateway.address.into(), &chat) else {
                 return Ok(());
             };
             // One that answers with something else will not change its mind.
@@ -290,7 +290,7 @@ impl Comparison {
         for gateway in [&direct].into_iter().chain(&self.gateways) {
             contestants.push(Contestant {
                 name: gateway.name.clone(),
-                address: gateway.address,
+                way: gateway.address.into(),
                 pids: gateway.pid.map_or_else(|| Ok(Vec::new()), tree)?,
                 request: self.request(gateway, shape),
                 upstream_bytes: None,

@@ -12,7 +12,6 @@
 //! A contestant that fails drops out of the scenario, and the report says why; the others go on.
 
 use std::io;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use crate::load::{Clients, Load, Timed, once};
 use crate::process::{CpuTime, Machine, Memory, Pids};
 use crate::report::{Entrant, HalfEntrant, HalfReport, Run, ScenarioReport};
 use crate::upstream::Upstream;
+use crate::wire::Way;
 
 /// The contestant that stands between nobody: the upstream itself.
 pub(crate) const DIRECT: &str = "direct";
@@ -61,7 +61,7 @@ pub(crate) struct Scenario {
 #[derive(Clone, Debug)]
 pub(crate) struct Contestant {
     pub(crate) name: String,
-    pub(crate) address: SocketAddr,
+    pub(crate) way: Way,
     /// The processes whose use of the machine is its cost; none if nobody knows them.
     pub(crate) pids: Pids,
     pub(crate) request: Vec<u8>,
@@ -165,7 +165,7 @@ impl Contest<'_> {
         contestant: &Contestant,
     ) -> Result<usize, Dropped> {
         self.upstream.expect(scenario.script);
-        once(contestant.address, &contestant.request)?;
+        once(&contestant.way, &contestant.request)?;
         let got = self.upstream.tally().bytes();
         let expected = contestant.upstream_bytes.as_ref().unwrap_or(&got);
         if !(expected.contains(got.start()) && expected.contains(got.end())) {
@@ -209,14 +209,10 @@ impl Contest<'_> {
         slice: Duration,
     ) -> Result<Run, Dropped> {
         let Contestant {
-            address,
-            pids,
-            request,
-            ..
+            way, pids, request, ..
         } = contestant;
         let connections = load.connections();
-        let mut clients =
-            Clients::connect(*address, connections, request, scenario.timed, self.clock)?;
+        let mut clients = Clients::connect(way, connections, request, scenario.timed, self.clock)?;
         self.upstream.expect(scenario.script);
         clients.ask_once()?;
         self.upstream.expect(scenario.script);

@@ -69,6 +69,8 @@ pub(crate) enum Script {
     Json,
     /// The beginning of a stream, and its rest once the run lets go of it.
     Open,
+    /// A WebSocket, on which nobody says anything.
+    Talk,
     /// [`CHUNKS`] events, one each [`PACE`], each with the time it was sent.
     Paced,
     /// [`CHUNKS`] events, each written by itself, as fast as they are taken.
@@ -119,6 +121,7 @@ impl Script {
             Self::Paced => "paced".into(),
             Self::Stream => "stream".into(),
             Self::StreamAtOnce => "stream-at-once".into(),
+            Self::Talk => "talk".into(),
             Self::ToolStream => "tools".into(),
             Self::ToolStreamAtOnce => "tools-at-once".into(),
             Self::Turn(number) => format!("turn-{number}"),
@@ -133,6 +136,7 @@ impl Script {
             "paced" => Self::Paced,
             "stream" => Self::Stream,
             "stream-at-once" => Self::StreamAtOnce,
+            "talk" => Self::Talk,
             "tools" => Self::ToolStream,
             "tools-at-once" => Self::ToolStreamAtOnce,
             _ => Self::Turn(text.strip_prefix("turn-")?.parse().ok()?),
@@ -140,7 +144,7 @@ impl Script {
     }
 
     fn is_stream(self) -> bool {
-        !matches!(self, Self::Held | Self::Json | Self::Turn(_))
+        !matches!(self, Self::Held | Self::Json | Self::Talk | Self::Turn(_))
     }
 }
 
@@ -286,7 +290,26 @@ fn native_id(number: usize) -> String {
     format!("functions.read:{number}")
 }
 
+/// The opening of a WebSocket; key and answer are the example of RFC 6455 §1.3.
+pub(crate) fn talk(host: &str) -> Vec<u8> {
+    format!(
+        "GET /v1/talk HTTP/1.1\r\n\
+         host: {host}\r\n\
+         connection: Upgrade\r\n\
+         upgrade: websocket\r\n\
+         sec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         {SCRIPT_HEADER}: {}\r\n\r\n",
+        Script::Talk.header()
+    )
+    .into_bytes()
+}
+
 // === answers ===
+
+/// How a WebSocket is agreed to.
+pub(crate) const TALK_HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\n\
+    upgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 impl Answers {
     pub(crate) fn new() -> Self {
@@ -432,7 +455,7 @@ mod tests {
             ToolStream,
             ToolStreamAtOnce,
         ];
-        for script in streams.into_iter().chain([Held, Json, Turn(98)]) {
+        for script in streams.into_iter().chain([Held, Json, Talk, Turn(98)]) {
             assert_eq!(Script::of_header(&script.header()), Some(script));
         }
         assert_eq!(Script::of_header("turn-x"), None);

@@ -125,9 +125,9 @@ impl<'g> Targets<'g> {
         let present = entries.into_iter().filter(|entry| self.has(entry.place));
         let contestants = present.map(|entry| Contestant {
             name: entry.name.to_owned(),
-            address: self
+            way: self
                 .of(entry.place)
-                .map_or_else(|| self.ground.upstream.address(), Target::address),
+                .map_or_else(|| self.ground.upstream.way(), Target::way),
             pids: self
                 .of(entry.place)
                 .map_or_else(Vec::new, |target| target.pids().to_vec()),

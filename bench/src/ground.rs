@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -14,6 +15,7 @@ use crate::process::{Cores, Memory};
 use crate::report::{Conditions, Spread, micros};
 use crate::target::{ANY_PORT, Launch, Log, Target, TargetError};
 use crate::upstream::Upstream;
+use crate::wire::{Identity, TlsError};
 
 /// What is measured, and how long.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) farrier: PathBuf,
     /// `None` leaves nginx out.
     pub(crate) nginx: Option<PathBuf>,
+    /// `None` leaves tinyproxy out.
+    pub(crate) tinyproxy: Option<PathBuf>,
     pub(crate) rounds: usize,
     pub(crate) slice: Duration,
     /// Tries after the first of a slice that was not quiet.
@@ -69,6 +73,8 @@ pub(crate) enum RunError {
     System(#[from] io::Error),
     #[error(transparent)]
     Target(#[from] TargetError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("expected a tool call in the reply to turn {turn}, got none")]
     Turn { turn: usize },
 }
@@ -101,6 +107,14 @@ impl RunError {
 
 impl<'s> Ground<'s> {
     pub(crate) fn new(settings: &'s Settings) -> Result<Self, RunError> {
+        Self::behind(settings, None)
+    }
+
+    /// The same, the upstream being behind TLS.
+    pub(crate) fn behind(
+        settings: &'s Settings,
+        identity: Option<&Identity>,
+    ) -> Result<Self, RunError> {
         let cores = Cores::pick();
         let conditions = Conditions::new(cores.is_some(), settings.rounds, settings.slice);
         if let Some(cores) = cores {
@@ -112,7 +126,11 @@ impl<'s> Ground<'s> {
             clock,
             conditions,
             cores,
-            upstream: Upstream::start(ANY_PORT, clock)?,
+            upstream: Upstream::start_with(
+                ANY_PORT,
+                clock,
+                identity.map(|identity| Arc::clone(&identity.server)),
+            )?,
             directory: tempfile::tempdir_in(&settings.directory)?,
         })
     }
@@ -169,7 +187,13 @@ impl<'s> Ground<'s> {
         Ok(Some(self.launch(name, program, connections)?.nginx()?))
     }
 
-    fn launch(&self, name: &str, program: &Path, connections: usize) -> Result<Launch, RunError> {
+    /// How a program is started in a directory of its own.
+    pub(crate) fn launch(
+        &self,
+        name: &str,
+        program: &Path,
+        connections: usize,
+    ) -> Result<Launch, RunError> {
         let directory = self.directory().join(name);
         fs::create_dir_all(&directory)?;
         Ok(Launch {
@@ -192,7 +216,7 @@ impl<'s> Ground<'s> {
     ) -> Result<Weighed, RunError> {
         let exchange = RunError::exchange(name);
         let small = plain_request(Script::Json, &chat(KIMI_MODEL, Script::Json));
-        let clients = Clients::connect(target.address(), count, &small, Timed::Request, self.clock);
+        let clients = Clients::connect(&target.way(), count, &small, Timed::Request, self.clock);
         let mut clients = clients.map_err(&exchange)?;
         clients.ask_once().map_err(&exchange)?;
         Memory::start_peak(target.pids())?;
@@ -234,7 +258,7 @@ impl<'s> Ground<'s> {
 pub(crate) fn learn(farrier: &Target, length: Length) -> Result<Vec<Replayed>, RunError> {
     let learn_one = |turn| {
         let ask = plain_request(Script::Turn(turn), &chat(KIMI_MODEL, Script::Json));
-        let (_, body) = once(farrier.address(), &ask).map_err(RunError::exchange("farrier"))?;
+        let (_, body) = once(&farrier.way(), &ask).map_err(RunError::exchange("farrier"))?;
         let reply: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
         let id = reply.pointer("/choices/0/message/tool_calls/0/id");
         let id = id

@@ -5,7 +5,7 @@
 
 mod history;
 mod ledger;
-mod streams;
+pub(crate) mod streams;
 
 use std::fmt;
 

@@ -6,17 +6,16 @@
 //! Continue` are refused, because no party to the measurement sends them.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 use httparse::{Header, Request, Response, Status};
 
 use crate::exchange::{SCRIPT_HEADER, Script};
+use crate::wire::{Way, Wire};
 
 /// One connection, either end.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: TcpStream,
+    wire: Wire,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -54,10 +53,12 @@ pub(crate) enum HttpError {
     Malformed(&'static str),
     #[error("expected status 200, got {status}: {body}")]
     Status { status: u16, body: String },
+    #[error("expected a tunnel, got: {0}")]
+    Tunnel(String),
 }
 
-/// More than any silence in a run.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// What was asked for is another protocol, which begins here.
+pub(crate) const SWITCHED: u16 = 101;
 const BUFFER_BYTES: usize = 256 * 1024;
 const MAX_HEADERS: usize = 64;
 const UNFRAMED: HttpError = HttpError::Malformed("a body of known length or in chunks");
@@ -68,31 +69,27 @@ const CHUNK_HEAD_BYTES: usize = 64;
 
 impl Connection {
     /// To a server, which has to answer in time.
-    pub(crate) fn open(address: SocketAddr) -> Result<Self, HttpError> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Self::over(stream)
+    pub(crate) fn open(way: &Way) -> Result<Self, HttpError> {
+        Ok(Self::over(way.connect()?))
     }
 
-    /// To a client, which may keep its connection idle for as long as it lives.
-    pub(crate) fn over(stream: TcpStream) -> Result<Self, HttpError> {
-        stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self {
-            stream,
+    /// To a client.
+    pub(crate) fn over(wire: Wire) -> Self {
+        Self {
+            wire,
             buffer: vec![0; BUFFER_BYTES],
             start: 0,
             end: 0,
-        })
+        }
     }
 
-    /// The socket alone, once nothing more is expected from the peer.
-    pub(crate) fn into_stream(self) -> TcpStream {
-        self.stream
+    /// The wire alone, once nothing more is expected from the peer.
+    pub(crate) fn into_wire(self) -> Wire {
+        self.wire
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), HttpError> {
-        Ok(self.stream.write_all(bytes)?)
+        Ok(self.wire.write_all(bytes)?)
     }
 
     /// The next request; `None` when the peer has no more.
@@ -129,10 +126,13 @@ impl Connection {
             let Status::Complete(length) = parsed else {
                 return Ok(None);
             };
-            let head = ReplyHead {
-                status: response.code.ok_or(HttpError::Malformed("a status"))?,
-                framing: framing(response.headers)?.ok_or(UNFRAMED)?,
+            let status = response.code.ok_or(HttpError::Malformed("a status"))?;
+            let framing = match framing(response.headers)? {
+                Some(framing) => framing,
+                None if status == SWITCHED => Framing::Length(0),
+                None => return Err(UNFRAMED),
             };
+            let head = ReplyHead { status, framing };
             Ok(Some((length, head)))
         })
     }
@@ -252,7 +252,7 @@ impl Connection {
         if free.is_empty() {
             return Err(HttpError::Malformed("a head that fits the buffer"));
         }
-        let read = self.stream.read(free)?;
+        let read = self.wire.read(free)?;
         self.end += read;
         Ok(read > 0)
     }
@@ -285,9 +285,9 @@ mod tests {
     fn peer(pieces: &'static [&'static [u8]]) -> Connection {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
         let address = listener.local_addr().expect("it is bound");
-        let connection = Connection::open(address).expect("it listens");
+        let connection = Connection::open(&address.into()).expect("it listens");
         let (stream, _) = listener.accept().expect("it was connected to");
-        let mut peer = Connection::over(stream).expect("a socket takes options");
+        let mut peer = Connection::over(Wire::Clear(stream));
         pieces
             .iter()
             .for_each(|piece| peer.send(piece).expect("the peer reads"));

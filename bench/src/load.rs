@@ -13,7 +13,6 @@
 //! token of a rate limiter and begins to count afterwards, `goose` 0.19 adds what it calculates to have been omitted.
 //! Statistics are `hdrhistogram`'s, as in `rlt`.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -25,10 +24,12 @@ use rustix::thread::set_current_timer_slack;
 use crate::clock::Clock;
 use crate::exchange::{STAMP_DIGITS, STAMP_MARK};
 use crate::http::{Connection, HttpError, ReplyHead};
+use crate::wire::Way;
 
 /// Open connections, and what is asked on each.
 #[derive(Debug)]
 pub(crate) struct Clients<'r> {
+    way: Way,
     connections: Vec<Connection>,
     request: &'r [u8],
     timed: Timed,
@@ -40,6 +41,8 @@ pub(crate) struct Clients<'r> {
 pub(crate) enum Timed {
     /// A chunk, from being written by the upstream to being read by the client.
     Chunk,
+    /// A request on a connection of its own, from connecting to its answer's last byte read.
+    Connection,
     /// A request, from its first byte sent to its answer's last byte read.
     Request,
 }
@@ -84,19 +87,32 @@ impl Load {
     }
 }
 
+// === impl Timed ===
+
+impl Timed {
+    /// Connects anew where that is what is measured.
+    fn prepare(self, connection: &mut Connection, way: &Way) -> Result<(), HttpError> {
+        if self == Self::Connection {
+            *connection = Connection::open(way)?;
+        }
+        Ok(())
+    }
+}
+
 // === impl Clients ===
 
 impl<'r> Clients<'r> {
     pub(crate) fn connect(
-        address: SocketAddr,
+        way: &Way,
         count: usize,
         request: &'r [u8],
         timed: Timed,
         clock: Clock,
     ) -> Result<Self, HttpError> {
-        let opened = (0..count).map(|_| Connection::open(address));
+        let opened = (0..count).map(|_| Connection::open(way));
         let connections = opened.collect::<Result<_, _>>()?;
         Ok(Self {
+            way: way.clone(),
             connections,
             request,
             timed,
@@ -125,11 +141,14 @@ impl<'r> Clients<'r> {
     /// Each connection asks at least once.
     fn ask_closed(&mut self, slice: Duration) -> Result<Seen, HttpError> {
         let (request, timed, clock) = (self.request, self.timed, self.clock);
+        let way = self.way.clone();
         let until = clock.now() + slice;
         self.on_each(|connection| {
             let mut seen = Seen::default();
             loop {
-                seen.take(connection, request, timed, clock, clock.now())?;
+                let since = clock.now();
+                timed.prepare(connection, &way)?;
+                seen.take(connection, request, timed, clock, since)?;
                 if clock.now() >= until {
                     return Ok(seen);
                 }
@@ -140,6 +159,7 @@ impl<'r> Clients<'r> {
     /// Whichever connection is free takes the next request, waits until it is due, and asks.
     fn ask_open(&mut self, slice: Duration, per_second: f64) -> Result<Seen, HttpError> {
         let (request, timed, clock) = (self.request, self.timed, self.clock);
+        let way = self.way.clone();
         let apart = Duration::from_secs_f64(1.0 / per_second.max(1.0));
         let (start, next) = (clock.now() + apart, AtomicU32::new(0));
         self.on_each(|connection| {
@@ -153,6 +173,7 @@ impl<'r> Clients<'r> {
                 }
                 clock.wait_until(start + due);
                 seen.late.push(clock.now().saturating_sub(start + due));
+                timed.prepare(connection, &way)?;
                 seen.take(connection, request, timed, clock, start + due)?;
             }
         })
@@ -186,8 +207,8 @@ impl<'r> Clients<'r> {
 }
 
 /// One exchange on a connection of its own: the head of the reply, and its body.
-pub(crate) fn once(address: SocketAddr, request: &[u8]) -> Result<(ReplyHead, Vec<u8>), HttpError> {
-    let mut connection = Connection::open(address)?;
+pub(crate) fn once(way: &Way, request: &[u8]) -> Result<(ReplyHead, Vec<u8>), HttpError> {
+    let mut connection = Connection::open(way)?;
     let head = connection.ask(request)?;
     let mut body = Vec::new();
     connection.reply_body(head, &mut |piece| body.extend_from_slice(piece))?;
@@ -208,7 +229,7 @@ impl Seen {
     ) -> Result<(), HttpError> {
         let head = connection.ask(request)?;
         match timed {
-            Timed::Request => {
+            Timed::Request | Timed::Connection => {
                 connection.reply_body(head, &mut |_| {})?;
                 self.latencies.push(clock.now().saturating_sub(since));
             }
@@ -277,6 +298,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::wire::Wire;
 
     const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\ncontent-length: 0\r\n\r\n";
@@ -319,7 +341,7 @@ mod tests {
         let seen = thread::scope(|scope| {
             scope.spawn(|| {
                 let (stream, _) = listener.accept().expect("somebody connects");
-                let mut served = Connection::over(stream).expect("a socket takes options");
+                let mut served = Connection::over(Wire::Clear(stream));
                 // The first answer comes late, all others at once.
                 let mut stall = STALL;
                 while let Ok(Some(_)) = served.next_request() {
@@ -327,8 +349,9 @@ mod tests {
                     served.send(REPLY).expect("the client reads");
                 }
             });
+            let way = address.into();
             let mut clients =
-                Clients::connect(address, 1, REQUEST, Timed::Request, clock).expect("it listens");
+                Clients::connect(&way, 1, REQUEST, Timed::Request, clock).expect("it listens");
             let load = Load::Open { per_second: 100.0 };
             clients.ask_for(2 * STALL, load).expect("answers")
         });

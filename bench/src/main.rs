@@ -8,6 +8,7 @@
 //! * `gateway`: `farrier up` as a child process, beside nginx and the direct call.
 //! * `compare`: any gateways, given as URLs, beside the direct call.
 //! * `peers`: Farrier and nginx beside other gateways, started here.
+//! * `egress`: a sandbox's proxy, beside a plain one and TLS without any.
 //! * `growth`: what a request costs by its history, a gateway by its open streams, a ledger by its turns.
 //! * `guard`: how many instructions the engine and an exchange take, against a recorded baseline.
 //!
@@ -22,6 +23,7 @@
 mod clock;
 mod compare;
 mod contest;
+mod egress;
 mod exchange;
 mod gateway;
 mod ground;
@@ -34,6 +36,7 @@ mod process;
 mod report;
 mod target;
 mod upstream;
+mod wire;
 
 use std::error::Error;
 use std::fmt;
@@ -69,6 +72,8 @@ enum Command {
     Compare(CompareArguments),
     /// Farrier and nginx beside other gateways that are installed here
     Peers(peers::Arguments),
+    /// A sandbox's proxy beside tinyproxy and TLS without any
+    Egress(EgressArguments),
     /// What costs grow with: history, open streams, turns in the ledger
     Growth(GrowthArguments),
     /// Instruction counts against the recorded baseline
@@ -85,6 +90,24 @@ struct GatewayArguments {
     /// Measure this scenario alone, such as chat-1 or memory; may be repeated
     #[arg(long, value_name = "ID", value_parser = PossibleValuesParser::new(gateway::scenario::ids()))]
     only: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct EgressArguments {
+    #[command(flatten)]
+    ours: OursArguments,
+    /// The tinyproxy to compare with
+    #[arg(long, value_name = "FILE", default_value = "tinyproxy")]
+    tinyproxy: PathBuf,
+    /// Leave tinyproxy out
+    #[arg(long, conflicts_with = "tinyproxy")]
+    without_tinyproxy: bool,
+    /// Measure this scenario alone, such as request-1 or sockets; may be repeated
+    #[arg(long, value_name = "ID", value_parser = PossibleValuesParser::new(egress::ids()))]
+    only: Vec<String>,
+    /// WebSockets to hold open
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000))]
+    sockets: usize,
 }
 
 #[derive(Debug, Args)]
@@ -189,6 +212,15 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
             let conditions = comparison.conditions();
             publish(&compare::run(&comparison, conditions, &mut tell)?, json)
         }
+        Command::Egress(arguments) => {
+            let json = arguments.ours.pace.json.clone();
+            let settings = Settings {
+                tinyproxy: (!arguments.without_tinyproxy).then_some(arguments.tinyproxy),
+                ..arguments.ours.settings(arguments.only)?
+            };
+            let report = egress::run(&settings, arguments.sockets, &mut tell)?;
+            publish(&report, json)
+        }
         Command::Growth(arguments) => {
             let json = arguments.ours.pace.json.clone();
             let extent = Extent {
@@ -261,6 +293,7 @@ impl OursArguments {
             directory: self.directory.unwrap_or(beside),
             farrier,
             nginx: (!self.without_nginx).then_some(self.nginx),
+            tinyproxy: None,
             rounds: self.pace.rounds(),
             slice: self.pace.slice(),
             only,

@@ -296,7 +296,9 @@ impl Figures {
             requests_per_second: own(|run| Some(count(run.requests) / run.seconds))?,
             cpu_us_per_request: own(|run| run.cpu_us_per_request),
             cpu_of_reference: against(reference, |run, other| {
-                Some(run.cpu_us_per_request? / other.cpu_us_per_request?)
+                // Too little to be seen is nothing to compare with.
+                let other = other.cpu_us_per_request.filter(|cpu| *cpu > 0.0)?;
+                Some(run.cpu_us_per_request? / other)
             }),
             p50_us: own(|run| Some(run.p50_us))?,
             p99_us: own(|run| Some(run.p99_us))?,

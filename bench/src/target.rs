@@ -3,6 +3,7 @@
 //! Both say on stderr when they are ready, which is waited for with a deadline. Both are told to stop by SIGTERM and
 //! waited for; one that is dropped on the way out of a failed run is told too, and not waited for.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -17,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::exchange::{KIMI_MODEL, KIMI_UPSTREAM_MODEL, PLAIN_MODEL};
 use crate::process::{Cores, Pids};
+use crate::wire::Way;
 
 /// A proxy that is ready.
 #[derive(Debug)]
@@ -80,6 +82,11 @@ pub(crate) enum TargetError {
          with --without-nginx"
     )]
     NoNginx,
+    #[error(
+        "expected tinyproxy on PATH or at --tinyproxy, found none; install it with `apt-get install -y tinyproxy`, or leave it out with \
+         --without-tinyproxy"
+    )]
+    NoTinyproxy,
     #[error("expected {program} to be ready within {READY:?}, got: {said}")]
     NotReady { program: &'static str, said: String },
     #[error("expected {program} to end within {READY:?} of SIGTERM; it was killed")]
@@ -120,6 +127,42 @@ impl Launch {
             child,
             ended: Some(ended),
         })
+    }
+
+    /// Starts `farrier up` on the configuration that is there, whose sandboxes have these names; gives where their proxies
+    /// listen.
+    pub(crate) fn egress<const N: usize>(
+        &self,
+        names: [&'static str; N],
+    ) -> Result<(Target, [SocketAddr; N]), TargetError> {
+        let mut command = self.command();
+        command
+            .args(["up", "--config", "farrier.toml"])
+            .env("BENCH_KEY", "a key of the measurement")
+            .env("FARRIER_LOG", "warn")
+            .env("XDG_STATE_HOME", self.directory.join("state"));
+        let (child, said) = self.spawn("farrier", command)?;
+        let told = RefCell::new(Vec::new());
+        let listens = |line: &str| -> Option<[SocketAddr; N]> {
+            told.borrow_mut().push(line.to_owned());
+            let told = told.borrow();
+            let of = |name: &str| {
+                let listens = format!("{name} through http://");
+                let mut lines = told.iter();
+                lines.find_map(|line| line.split_once(&listens)?.1.trim().parse().ok())
+            };
+            let all: Option<Vec<SocketAddr>> = names.iter().map(|name| of(name)).collect();
+            all?.try_into().ok()
+        };
+        let (child, addresses, ended) = said.ready("farrier", child, listens)?;
+        let target = Target {
+            name: "farrier",
+            address: addresses.first().copied().unwrap_or(ANY_PORT),
+            pids: vec![child.id()],
+            child,
+            ended: Some(ended),
+        };
+        Ok((target, addresses))
     }
 
     /// Starts nginx with one worker.
@@ -198,6 +241,7 @@ impl Launch {
         enter(self.cores.map(|cores| cores.rest)).map_err(self.io("the clients' core"))?;
         let mut child = spawned.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound if name == "nginx" => TargetError::NoNginx,
+            io::ErrorKind::NotFound if name == "tinyproxy" => TargetError::NoTinyproxy,
             _ => TargetError::Io {
                 what: self.program.display().to_string(),
                 source,
@@ -231,6 +275,11 @@ impl Launch {
 impl Target {
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// To it, without TLS.
+    pub(crate) fn way(&self) -> Way {
+        self.address.into()
     }
 
     pub(crate) fn pids(&self) -> &[u32] {
@@ -435,6 +484,19 @@ mod tests {
             "{error}"
         );
         assert!(error.contains("up"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_tinyproxy_comes_with_the_line_that_installs_it() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let started = launch(&directory, "no-such-tinyproxy").peer(&Program {
+            name: "tinyproxy",
+            arguments: &[],
+            environment: &[],
+            listens: Listens::At(ANY_PORT),
+        });
+        let error = started.expect_err("there is no such program").to_string();
+        assert!(error.contains("`apt-get install -y tinyproxy`"), "{error}");
     }
 
     #[test]

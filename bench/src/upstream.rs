@@ -11,9 +11,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rustls::ServerConfig;
+
 use crate::clock::Clock;
 use crate::exchange::{self, Answers, PACE, STAMP_DIGITS, STAMP_MARK, Script};
 use crate::http::{Asked, Connection, HttpError};
+use crate::wire::{Way, Wire};
 
 /// A listening upstream.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ struct Shared {
     hold: Mutex<Hold>,
     changed: Condvar,
     stopping: AtomicBool,
+    /// For clients that come over TLS.
+    tls: Option<Arc<ServerConfig>>,
 }
 
 /// What was received since [`Upstream::expect`].
@@ -51,7 +56,9 @@ struct Hold {
     /// How often the waiting ones were let go.
     releases: usize,
     /// Streams that have begun, and wait for nobody's thread.
-    open: Vec<TcpStream>,
+    open: Vec<Wire>,
+    /// WebSockets on which nobody says anything.
+    talks: Vec<Wire>,
 }
 
 /// Longer than it takes any target to pass its requests on.
@@ -62,6 +69,15 @@ const HOLD_PATIENCE: Duration = Duration::from_secs(15);
 impl Upstream {
     /// Listens on this address; port 0 is any.
     pub(crate) fn start(listen: SocketAddr, clock: Clock) -> io::Result<Self> {
+        Self::start_with(listen, clock, None)
+    }
+
+    /// The same, behind TLS.
+    pub(crate) fn start_with(
+        listen: SocketAddr,
+        clock: Clock,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(listen)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -71,6 +87,7 @@ impl Upstream {
             hold: Mutex::default(),
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
+            tls,
         });
         let acceptor = thread::spawn({
             let shared = Arc::clone(&shared);
@@ -87,6 +104,11 @@ impl Upstream {
         self.address
     }
 
+    /// To it, without TLS.
+    pub(crate) fn way(&self) -> Way {
+        self.address.into()
+    }
+
     /// Counts anew, and answers requests that do not say how with `script`.
     pub(crate) fn expect(&self, script: Script) {
         *self.shared.tally() = Tally::of(script);
@@ -98,7 +120,7 @@ impl Upstream {
 
     /// Waits until `count` requests wait for their answer, or its rest; whether they came in time.
     pub(crate) fn holds(&self, count: usize) -> bool {
-        let waits = |hold: &mut Hold| hold.waiting + hold.open.len() < count;
+        let waits = |hold: &mut Hold| hold.waiting + hold.open.len() + hold.talks.len() < count;
         let hold = self.shared.hold();
         let held = self
             .shared
@@ -116,8 +138,10 @@ impl Upstream {
         let mut hold = self.shared.hold();
         hold.waiting = 0;
         hold.releases += 1;
-        let open = std::mem::take(&mut hold.open);
+        let mut open = std::mem::take(&mut hold.open);
+        let talks = std::mem::take(&mut hold.talks);
         drop(hold);
+        talks.iter().for_each(Wire::close);
         self.shared.changed.notify_all();
         let mut rest: Vec<u8> = self
             .shared
@@ -128,8 +152,7 @@ impl Upstream {
             .flat_map(|event| chunk(event))
             .collect();
         rest.extend_from_slice(END);
-        open.iter()
-            .try_for_each(|mut stream| stream.write_all(&rest))
+        open.iter_mut().try_for_each(|wire| wire.write_all(&rest))
     }
 
     /// Stops; every peer must have closed its connections.
@@ -169,11 +192,13 @@ impl Shared {
     }
 
     fn serve(&self, stream: TcpStream) -> Result<(), HttpError> {
-        let mut connection = Connection::over(stream)?;
+        let mut connection = Connection::over(Wire::accepted(stream, self.tls.as_ref())?);
         while let Some(asked) = connection.next_request()? {
             let script = self.tally().add(asked);
-            if script == Script::Open {
-                return self.leave_open(connection);
+            match script {
+                Script::Open => return self.leave_open(connection),
+                Script::Talk => return self.leave_talking(connection),
+                _ => {}
             }
             self.answer(script, &mut connection)?;
         }
@@ -188,7 +213,9 @@ impl Shared {
             }
             Script::Json => connection.send(&whole(&self.answers.json)),
             Script::Turn(number) => connection.send(&whole(&exchange::turn(number))),
-            Script::Stream | Script::Open => stream(connection, &self.answers.stream),
+            Script::Stream | Script::Open | Script::Talk => {
+                stream(connection, &self.answers.stream)
+            }
             Script::StreamAtOnce => connection.send(&at_once(&self.answers.stream)),
             Script::ToolStream => stream(connection, &self.answers.tool_stream),
             Script::ToolStreamAtOnce => connection.send(&at_once(&self.answers.tool_stream)),
@@ -201,7 +228,15 @@ impl Shared {
         connection.send(STREAM_HEAD)?;
         let first = self.answers.stream.first().map(|event| chunk(event));
         connection.send(&first.unwrap_or_default())?;
-        self.hold().open.push(connection.into_stream());
+        self.hold().open.push(connection.into_wire());
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Agrees to a WebSocket, and keeps it: no thread waits meanwhile.
+    fn leave_talking(&self, mut connection: Connection) -> Result<(), HttpError> {
+        connection.send(exchange::TALK_HEAD)?;
+        self.hold().talks.push(connection.into_wire());
         self.changed.notify_all();
         Ok(())
     }
@@ -332,7 +367,7 @@ mod tests {
     #[test]
     fn every_script_is_answered_with_what_it_names() {
         let answered = |script| {
-            with_upstream(|upstream, _| once(upstream.address(), &ask(script)).expect("an answer"))
+            with_upstream(|upstream, _| once(&upstream.way(), &ask(script)).expect("an answer"))
         };
         let (head, json) = answered(Script::Json);
         assert_eq!(head.status, 200);
@@ -351,7 +386,7 @@ mod tests {
     fn held_requests_are_answered_once_they_are_released() {
         let request = ask(Script::Held);
         let seen = with_upstream(|upstream, clock| {
-            let clients = Clients::connect(upstream.address(), 3, &request, Timed::Request, clock);
+            let clients = Clients::connect(&upstream.way(), 3, &request, Timed::Request, clock);
             let mut clients = clients.expect("it listens");
             thread::scope(|scope| {
                 let asking = scope.spawn(|| clients.ask_once());
@@ -373,9 +408,9 @@ mod tests {
         };
         with_upstream(|upstream, _| {
             upstream.expect(Script::Stream);
-            let (_, answer) = once(upstream.address(), bare("four").as_bytes()).expect("an answer");
+            let (_, answer) = once(&upstream.way(), bare("four").as_bytes()).expect("an answer");
             assert!(answer.ends_with(b"data: [DONE]\n\n"));
-            once(upstream.address(), &ask(Script::Json)).expect("an answer");
+            once(&upstream.way(), &ask(Script::Json)).expect("an answer");
             let tally = upstream.tally();
             assert_eq!((tally.requests, tally.bytes()), (2, 4..=CHAT_BYTES));
             upstream.expect(Script::Json);
@@ -386,7 +421,7 @@ mod tests {
     #[test]
     fn an_open_stream_has_its_head_at_once_and_its_rest_when_it_is_released() {
         with_upstream(|upstream, _| {
-            let mut client = Connection::open(upstream.address()).expect("it listens");
+            let mut client = Connection::open(&upstream.way()).expect("it listens");
             let head = client.ask(&ask(Script::Open)).expect("a head");
             assert!(upstream.holds(1));
             upstream.release().expect("nobody left");
@@ -403,7 +438,7 @@ mod tests {
     fn a_paced_stream_tells_how_long_each_chunk_took() {
         let request = ask(Script::Paced);
         let seen = with_upstream(|upstream, clock| {
-            let clients = Clients::connect(upstream.address(), 2, &request, Timed::Chunk, clock);
+            let clients = Clients::connect(&upstream.way(), 2, &request, Timed::Chunk, clock);
             clients.expect("it listens").ask_once().expect("answers")
         });
         // The first chunk tells the role and the last the reason: no time in either.

@@ -80,7 +80,7 @@ fn cpu(
         let Some(target) = target else { continue };
         contestants.push(Contestant {
             name: entry.name.to_owned(),
-            address: target.address(),
+            way: target.way(),
             pids: target.pids().to_vec(),
             request: entry.request,
             upstream_bytes: Some(entry.upstream_bytes),

@@ -45,7 +45,7 @@ const MOST_LOOKS: usize = 30;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
 /// As many open files as the system lets us have; how many those are.
-pub(super) fn raise_open_files() -> io::Result<usize> {
+pub(crate) fn raise_open_files() -> io::Result<usize> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit)?;
@@ -140,7 +140,7 @@ fn ended(clients: Vec<(Connection, ReplyHead)>, ground: &Ground<'_>) -> Result<(
 impl Ground<'_> {
     /// A stream that has begun, as client and upstream both know.
     fn open(&self, target: &Target, request: &[u8]) -> Result<(Connection, ReplyHead), HttpError> {
-        let mut client = Connection::open(target.address())?;
+        let mut client = Connection::open(&target.way())?;
         let head = client.ask(request)?;
         Ok((client, head))
     }

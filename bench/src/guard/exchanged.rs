@@ -97,7 +97,7 @@ fn run(
 fn ask(target: &Target, asked: Asked, times: u32) -> Result<(), RunError> {
     let request = plain_request(asked.script(), &chat(KIMI_MODEL, asked.script()));
     let failed = RunError::exchange(asked.name());
-    let mut client = Connection::open(target.address()).map_err(&failed)?;
+    let mut client = Connection::open(&target.way()).map_err(&failed)?;
     for _ in 0..times {
         let head = client.ask(&request).map_err(&failed)?;
         client.reply_body(head, &mut |_| {}).map_err(&failed)?;
