@@ -126,8 +126,10 @@ impl Proxies {
 pub(crate) struct Commons {
     credentials: Arc<ArcSwap<Credentials>>,
     directory: Option<PathBuf>,
-    made: Arc<Mutex<Option<(Arc<CertificateAuthority>, Arc<Audit>)>>>,
+    made: Arc<Mutex<Option<Made>>>,
 }
+
+type Made = (Arc<CertificateAuthority>, Arc<Audit>);
 
 /// Why there is nothing to share.
 #[derive(Debug, thiserror::Error)]

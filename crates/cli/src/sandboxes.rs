@@ -14,6 +14,7 @@
 
 mod furnish;
 mod life;
+mod pairing;
 mod place;
 mod ready;
 mod service;
@@ -64,6 +65,8 @@ struct Shop {
     rooms: Mutex<BTreeMap<SandboxName, Arc<Room>>>,
     /// What is done about sandboxes.
     acts: Tracker,
+    /// Whether what sandboxes believe is written, by this process.
+    trusted: Arc<Mutex<bool>>,
     /// Held as long as this process looks after them.
     _lock: File,
 }
@@ -116,7 +119,7 @@ impl Sandboxes {
         for room in wanted {
             if room.now().state == SandboxState::Starting {
                 let own = Arc::clone(shop);
-                shop.act(async move { drop(own.start(&room).await) });
+                shop.act(async move { own.restore(&room).await });
             }
         }
     }
@@ -237,6 +240,7 @@ impl Shop {
             entrance,
             rooms: Mutex::new(rooms.collect()),
             acts: Tracker::new(),
+            trusted: Arc::default(),
             _lock: lock,
             ground,
         };
@@ -468,8 +472,10 @@ impl Shop {
         let place = self.place(room);
         let (ground, own) = (self.ground.clone(), place.clone());
         let authority = self.origin.egress.commons().certificate();
+        let trusted = Arc::clone(&self.trusted);
         let prepared = spawn_blocking(move || {
-            prepare(&ground, &own, authority.as_deref())?;
+            prepare(&ground, &own)?;
+            entrust(&ground, authority.as_deref(), &trusted)?;
             let notes = furnish::configure(&ready.furniture, &own);
             notes
                 .map(|notes| (ready, notes))
@@ -493,7 +499,14 @@ impl Shop {
         let running = Running::start(&start, (&self.launcher, &self.entrance), shared).await;
         let running = running.map_err(|error| failed(&error))?;
         running.serve(&start);
+        pairing::watch_over(&running, &start);
         Ok(running)
+    }
+
+    async fn restore(self: &Arc<Self>, room: &Arc<Room>) {
+        if self.start(room).await.is_err() {
+            self.start_again(room, FIRST_WAIT).await;
+        }
     }
 
     /// Starts a sandbox again that has ended by itself.
@@ -512,12 +525,17 @@ impl Shop {
             return;
         }
         running.end().await;
-        let mut wait = FIRST_WAIT;
-        if begun.elapsed() >= SETTLED {
-            wait = Duration::ZERO;
-        }
+        let wait = match begun.elapsed() >= SETTLED {
+            true => Duration::ZERO,
+            false => FIRST_WAIT,
+        };
+        self.start_again(room, wait).await;
+    }
+
+    /// Starts a sandbox that should run, again and again, until it does or is not to any more.
+    async fn start_again(self: &Arc<Self>, room: &Arc<Room>, mut wait: Duration) {
         loop {
-            warn!(sandbox = %room.name, again_in = ?wait, "sandbox has ended");
+            warn!(sandbox = %room.name, again_in = ?wait, "sandbox does not run");
             tokio::select! {
                 () = sleep(wait) => {}
                 () = self.acts.draining() => return,
@@ -547,6 +565,10 @@ impl Shop {
             sessions: running
                 .map(|running| running.sessions.status())
                 .unwrap_or_default(),
+            pairing: running.and_then(|running| {
+                let pairing = running.pairing.borrow();
+                pairing.as_ref().map(pairing::told)
+            }),
         }
     }
 }
@@ -652,11 +674,7 @@ fn read(env: &Environment) -> Result<Vec<StoredSandbox>, StoreError> {
 }
 
 /// Makes what is to be there before a sandbox is.
-fn prepare(
-    ground: &Ground,
-    place: &Place,
-    authority: Option<&std::path::Path>,
-) -> Result<(), String> {
+fn prepare(ground: &Ground, place: &Place) -> Result<(), String> {
     let failed = |error: std::io::Error| {
         format!(
             "cannot make a place for the sandbox in {}: {error}",
@@ -672,9 +690,24 @@ fn prepare(
             shut.display()
         ));
     }
-    place.prepare().map_err(failed)?;
+    place.prepare().map_err(failed)
+}
+
+/// Writes what sandboxes believe, once.
+fn entrust(
+    ground: &Ground,
+    authority: Option<&std::path::Path>,
+    done: &Mutex<bool>,
+) -> Result<(), String> {
+    let mut done = lock(done);
+    if *done {
+        return Ok(());
+    }
     let authority = authority.ok_or(config::NO_STATE)?;
-    furnish::write_trust(ground, authority).map_err(failed)
+    furnish::write_trust(ground, authority)
+        .map_err(|error| format!("cannot write what sandboxes believe: {error}"))?;
+    *done = true;
+    Ok(())
 }
 
 fn unable(code: Code, message: String) -> Unable {

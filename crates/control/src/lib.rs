@@ -30,8 +30,8 @@ pub use api::{
 };
 pub use client::{CallError, Client};
 pub use sandbox::{
-    InvalidSandboxName, LimitSpec, MountSpec, NewSandbox, SandboxChange, SandboxName, SandboxSpec,
-    SandboxState, SandboxStatus, Sandboxes, ServiceStatus, SessionStatus,
+    InvalidSandboxName, LimitSpec, MountSpec, NewSandbox, PairingStatus, SandboxChange,
+    SandboxName, SandboxSpec, SandboxState, SandboxStatus, Sandboxes, ServiceStatus, SessionStatus,
 };
 pub use serve::{Conversation, Operations, SandboxAct, Stream, Unable};
 pub use socket::{BindError, Socket};

@@ -150,6 +150,29 @@ pub struct SandboxStatus {
     /// Terminals in it that nobody looks at, or that somebody does.
     #[serde(default)]
     pub sessions: Vec<SessionStatus>,
+    /// How it is with the harness's own devices, if it pairs any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pairing: Option<PairingStatus>,
+}
+
+/// How it is with the devices of a harness's own parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairingStatus {
+    /// In one word: `converged`, `waiting`, `nothing-paired`, `starting`, `unanswered`, `deadline-reached` or `stopped`.
+    pub state: String,
+    /// What the harness said in place of an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when, in milliseconds since 1970.
+    pub since_unix_ms: u64,
+    /// Devices that may connect.
+    pub paired: u64,
+    /// Requests approved since the sandbox runs.
+    pub approvals: u64,
+    /// Requests that ought to be approved and are not yet, each a line.
+    pub waiting: Vec<String>,
+    /// Requests that wait for a person, each a line with the reason.
+    pub refused: Vec<String>,
 }
 
 /// How a sandbox is doing.

@@ -188,7 +188,7 @@ async fn converse(handed: Handed) {
     match connection.await {
         Ok(upgraded) => talk(TokioIo::new(upgraded)).await,
         Err(error) => {
-            debug!(%error, "a caller on the control socket left before it was handed over")
+            debug!(%error, "a caller on the control socket left before it was handed over");
         }
     }
     drop(place);

@@ -16,9 +16,9 @@ use farrier_control::talk::{
 };
 use farrier_control::{
     BindError, CallError, Cause, Client, Code, Conversation, LimitSpec, Mistake, MountSpec,
-    NewSandbox, OPENAPI, Operations, Origin, Outcome, Provider, Providers, Reload, SandboxAct,
-    SandboxChange, SandboxName, SandboxSpec, SandboxState, SandboxStatus, Sandboxes, ServiceStatus,
-    SessionStatus, Socket, Status, Unable,
+    NewSandbox, OPENAPI, Operations, Origin, Outcome, PairingStatus, Provider, Providers, Reload,
+    SandboxAct, SandboxChange, SandboxName, SandboxSpec, SandboxState, SandboxStatus, Sandboxes,
+    ServiceStatus, SessionStatus, Socket, Status, Unable,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -199,6 +199,15 @@ fn doing(name: &str, state: SandboxState) -> SandboxStatus {
             attached: false,
             since_unix_ms: 4,
         }],
+        pairing: Some(PairingStatus {
+            state: "unanswered".to_owned(),
+            reason: Some("gateway closed".to_owned()),
+            since_unix_ms: 1,
+            paired: 1,
+            approvals: 2,
+            waiting: vec!["a1 of cli for operator.read".to_owned()],
+            refused: vec!["b2 of other for operator.admin".to_owned()],
+        }),
     }
 }
 
@@ -540,7 +549,7 @@ async fn sandboxes_are_made_changed_started_stopped_and_destroyed() {
         let running = doing("work", SandboxState::Running);
         assert_eq!(
             client.sandboxes().await.unwrap().sandboxes,
-            [running.clone()]
+            std::slice::from_ref(&running)
         );
         assert_eq!(client.create_sandbox(&new).await.unwrap(), running);
         assert_eq!(

@@ -131,6 +131,23 @@ impl Configuration {
         Ok(plan)
     }
 
+    /// Fills in the token of the harness's own gateway, where its configuration leaves that to whoever starts it. A token
+    /// that is there already stays. Says whether there is such a place.
+    ///
+    /// ```text
+    /// "gateway":{"auth":{"token":""}}   before
+    /// "gateway":{"auth":{"token":"…"}}  after
+    /// ```
+    pub fn fill_gateway_token(&mut self, token: &str) -> bool {
+        let mut filled = false;
+        for file in &mut self.files {
+            if let Content::Json(document) = &mut file.content {
+                filled |= document.fill("gateway.auth.token", token);
+            }
+        }
+        filled
+    }
+
     /// The files as they are where nothing is there before.
     pub fn texts(&self) -> impl Iterator<Item = (&'static str, String)> {
         self.files

@@ -159,6 +159,24 @@ impl Document {
         }
     }
 
+    /// Fills in an empty text at a dotted path; says whether there was one.
+    pub(crate) fn fill(&mut self, path: &str, text: &str) -> bool {
+        let (step, rest) = path.split_once('.').unwrap_or((path, ""));
+        let Self::Object(fields) = self else {
+            return false;
+        };
+        let Some((_, value)) = fields.iter_mut().find(|(key, _)| key == step) else {
+            return false;
+        };
+        match value {
+            Self::Text(there) if rest.is_empty() && there.is_empty() => {
+                text.clone_into(there);
+                true
+            }
+            below => !rest.is_empty() && below.fill(rest, text),
+        }
+    }
+
     /// Takes the value at a dotted path out; `*` is any key and `[]` any item.
     /// Objects that are left empty by it go too. Says whether anything was there.
     pub(crate) fn take_out(&mut self, path: &str) -> bool {

@@ -148,7 +148,7 @@ impl<R: Runner> Pass<'_, R> {
         match self.runner.run(called).await {
             Ok(output) if output.code == 0 => self.passed.approved.push(id),
             Ok(output) if output.code == TIMED_OUT => {
-                self.passed.failed.push((id, "timeout".to_owned()))
+                self.passed.failed.push((id, "timeout".to_owned()));
             }
             Ok(output) => self.passed.failed.push((id, self.harness.quoted(&output))),
             Err(error) => self.passed.failed.push((id, error.to_string())),

@@ -4,9 +4,9 @@
 //! which replaced the very request that it was to approve, by one for `operator.admin`. Nothing of the harness's could
 //! approve either, so the grant is written down here as the harness would have.
 //!
-//! Which versions need it: none that was run. 2026.4.21 approves at the first attempt. 2026.5.12 replaces the request by
-//! one with the scope to pair in addition, which the next attempt approves. 2026.9.6 keeps no files. It is therefore
-//! used between the first two only ([`Recovery::needed_by`]).
+//! Which versions need it: of those that were run none. 2026.5.12 replaces the request by one with the scope to pair in
+//! addition, which the next attempt approves; 2026.9.6 keeps no files. 2026.4.21 was read, and approves at the first
+//! attempt. It is therefore used between the first two only ([`Recovery::needed_by`]).
 //!
 //! Guarantees:
 //! * Granted are the scopes of the request that was decided about, and what the device had; never `operator.admin`,

@@ -94,7 +94,7 @@ mod tests {
             assert!(starts >= 3, "not yet");
         };
         supervise(Backoff::default(), start, |_, wait| {
-            waits.push(wait.as_secs())
+            waits.push(wait.as_secs());
         })
         .await;
         assert_eq!(waits, [1, 2, 1]);

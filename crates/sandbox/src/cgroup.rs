@@ -107,7 +107,7 @@ impl Hierarchies {
         for parent in self.parents() {
             let entries = fs::read_dir(parent).into_iter().flatten().flatten();
             for path in entries.map(|entry| entry.path()) {
-                if supervisor_of(&path).is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                if supervisor_of(&path).is_some_and(|(pid, start)| started(pid) != Some(start)) {
                     drop(fs::remove_dir(path));
                 }
             }
@@ -116,7 +116,9 @@ impl Hierarchies {
 
     /// Makes a sandbox's groups and puts its limits in force, as far as that is possible.
     pub(crate) fn create(&self, name: &str, limits: &Limits) -> (Group, LimitsInForce) {
-        let name = format!("farrier-{}-{name}", std::process::id());
+        let pid = std::process::id();
+        let start = started(pid).unwrap_or_default();
+        let name = format!("farrier-{pid}.{start}-{name}");
         let mut group = Group::default();
         let in_force = LimitsInForce {
             memory: limits.memory_bytes.map_or(Limit::None, |most| {
@@ -355,11 +357,20 @@ fn step_aside(parent: &Path) -> io::Result<()> {
     fs::write(aside.join("cgroup.procs"), own)
 }
 
-/// The process that made a group, from the group's name.
-fn supervisor_of(path: &Path) -> Option<&str> {
+/// The process that made a group, from the group's name: its number and when it started. In a container the next
+/// supervisor is likely to have the number of the last one.
+fn supervisor_of(path: &Path) -> Option<(u32, u64)> {
     let rest = path.file_name()?.to_str()?.strip_prefix("farrier-")?;
-    let (pid, _) = rest.split_once('-')?;
-    pid.bytes().all(|byte| byte.is_ascii_digit()).then_some(pid)
+    let (pid, start) = rest.split_once('-')?.0.split_once('.')?;
+    Some((pid.parse().ok()?, start.parse().ok()?))
+}
+
+/// When a process started, in the kernel's ticks since boot: the 22nd field, the second of which is a name in parentheses
+/// that may hold anything.
+fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19)?.parse().ok()
 }
 
 #[cfg(test)]

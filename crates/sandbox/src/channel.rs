@@ -7,6 +7,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
@@ -75,16 +76,16 @@ pub(crate) fn receive<Message: DeserializeOwned>(
     let mut bytes = vec![0; MAX_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = rustix::net::recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut bytes)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    );
-    let received = match received {
-        Err(rustix::io::Errno::CONNRESET) => return Ok(None),
-        received => received?,
+    let mut read = || {
+        let mut into = [IoSliceMut::new(&mut bytes)];
+        rustix::net::recvmsg(&socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)
     };
+    // The other side has gone without reading all that it was sent. That is told first and once; what it had said itself is
+    // still to be read.
+    let received = match read() {
+        Err(Errno::CONNRESET) => read(),
+        received => received,
+    }?;
     let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -138,6 +139,19 @@ mod tests {
                 .map(|(number, _)| number)
         };
         assert_eq!([next(), next(), next()], [Some(1), Some(2), None]);
+    }
+
+    #[test]
+    fn last_words_are_heard_though_their_sender_had_not_read_everything() {
+        let (here, there) = pair().expect("two ends");
+        send(&there, &"last words", &[]).expect("sent");
+        send(&here, &"unread", &[]).expect("sent");
+        drop(there);
+        let next = || {
+            let received = receive::<String>(&here).expect("received");
+            received.map(|(text, _)| text)
+        };
+        assert_eq!([next(), next()], [Some("last words".to_owned()), None]);
     }
 
     #[test]

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
+use farrier_control::store::Store as StateStore;
 
 use super::Context;
+use crate::config::Environment;
 use crate::failure::Failure;
 use crate::harness::shelf::{self, Kind, NotAvailable};
 use crate::harness::store::{NoStore, NotRemoved};
@@ -119,9 +121,10 @@ fn remove(arguments: &Remove, context: &Context<'_>) -> Result<ExitCode, Failure
         let name = format!("{}@{}", installed.harness.name(), installed.version);
         return Err(Failure::usage(message).hint(format!("did you mean {name}")));
     }
+    let used = |installed: &Installed| in_use(installed, context.env);
     runtime::run(async {
         let mut signals = Signals::watch()?;
-        let removing = store.remove(&installed, &in_use, PATIENCE);
+        let removing = store.remove(&installed, &used, PATIENCE);
         tokio::select! {
             removed = removing => removed.map_err(|error| of_not_removed(&error)),
             () = signals.next() => Err(Failure::user("stopped before it was removed")),
@@ -139,9 +142,20 @@ fn remove(arguments: &Remove, context: &Context<'_>) -> Result<ExitCode, Failure
     Ok(ExitCode::SUCCESS)
 }
 
-/// Who uses an installation: nobody that is known of here.
-fn in_use(_installed: &Installed) -> Vec<String> {
-    Vec::new()
+/// The sandboxes of this user that run on an installation.
+fn in_use(installed: &Installed, env: &Environment) -> Vec<String> {
+    let store = env.store_dir().map(|dir| StateStore::open_existing(&dir));
+    let Some(Ok(Some(store))) = store else {
+        return Vec::new();
+    };
+    let (name, version) = (installed.harness.name(), installed.version.as_str());
+    let sandboxes = store.sandboxes().unwrap_or_default().into_iter();
+    let using = sandboxes.filter(|sandbox| {
+        sandbox.spec.agent == name && sandbox.spec.version.as_deref() == Some(version)
+    });
+    using
+        .map(|sandbox| format!("sandbox {}", sandbox.name))
+        .collect()
 }
 
 /// What is meant, where it is installed.

@@ -15,6 +15,9 @@ use super::sandbox::{Talk, What, ask, named, talk, wanted};
 use crate::failure::Failure;
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "The sandbox stays, and the next run goes on in it. What it is made of is said when it is made: of one that is there, all options but --name, --config and --socket are without effect."
+)]
 pub(crate) struct Arguments {
     /// What runs: openclaw, hermes, or generic for any other program
     #[arg(value_name = "AGENT", value_parser = ["openclaw", "hermes", "generic"])]
@@ -44,6 +47,18 @@ pub(crate) fn run(arguments: &Arguments, context: &Context<'_>) -> Result<ExitCo
             "expected sandbox {name} to be one of {agent}, got one of {there}"
         ))
         .hint("choose another with --name"));
+    }
+    let what = &arguments.what;
+    if let Some(route) = what
+        .route
+        .as_ref()
+        .filter(|route| **route != status.spec.route)
+    {
+        let there = &status.spec.route;
+        return Err(Failure::user(format!(
+            "expected sandbox {name} to have the route {route}, got one that has {there}"
+        ))
+        .hint("choose another sandbox with --name, or leave out --route"));
     }
     let command = match agent {
         "generic" => arguments.arguments.clone(),

@@ -8,6 +8,7 @@
 
 mod copy;
 mod create;
+mod devices;
 mod show;
 mod snapshot;
 mod talk;
@@ -396,6 +397,7 @@ fn connect(arguments: &Connect, context: &Context<'_>) -> Result<ExitCode, Failu
     let status = ask(&arguments.which, context, async |client| {
         client.sandbox(&name).await
     })?;
+    devices::let_in(&arguments.which.find(context)?.client, &status, context);
     let left = status
         .sessions
         .iter()

@@ -220,7 +220,8 @@ impl Resolution<'_> {
                 continue;
             }
             let kind = stored.kind.clone();
-            let is_wanted = wanted.all || wanted.named.contains(name.as_str());
+            let answers = Profile::named(&kind).is_none_or(|profile| profile.api.is_some());
+            let is_wanted = wanted.named.contains(name.as_str()) || (wanted.all && answers);
             let offered = match Known::stored(stored) {
                 Some(stored) => {
                     known.push(stored.clone());

@@ -156,6 +156,25 @@ fn defaults_are_what_the_documentation_says() {
 }
 
 #[test]
+fn limits_of_a_sandbox_s_proxy_arrive_and_are_by_default_what_the_documentation_says() {
+    let whole = examples()[1];
+    let written = examined_here(whole).egress()[0].limits.clone();
+    assert_eq!(written, farrier_egress::Limits::default());
+    let other = whole
+        .replace("max_held_body = \"256KiB\"", "max_held_body = \"1MiB\"")
+        .replace(
+            "connect = \"10s\"\nhandshake",
+            "connect = \"3s\"\nhandshake",
+        )
+        .replace("max_connections = 1024", "max_connections = 7");
+    let other = examined_here(&other).egress()[0].limits.clone();
+    assert_eq!(other.max_held_body_bytes, 1024 * 1024);
+    assert_eq!(other.connect, Duration::from_secs(3));
+    assert_eq!(other.listener.max_connections, 7);
+    assert_eq!(other.idle, written.idle);
+}
+
+#[test]
 fn defaults_of_a_provider_s_care_are_what_the_documentation_says() {
     let provider = "[[provider]]\nname = \"p\"\nbase_url = \"https://h/v1\"\nmax_concurrent = 1\n";
     let mut text = provider.to_owned();

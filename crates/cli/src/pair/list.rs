@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context<'_>) -> Result<ExitCo
             .map_err(|why| {
                 context
                     .notices
-                    .warn(&format!("OpenClaw does not say who waits: {why}"))
+                    .warn(&format!("OpenClaw does not say who waits: {why}"));
             })
             .ok()
     };
@@ -109,7 +109,7 @@ impl Known {
                         Decision::Refuse(reason) => {
                             known
                                 .refused
-                                .push(Waiting::of(request, since, Some(reason)))
+                                .push(Waiting::of(request, since, Some(reason)));
                         }
                     }
                 }

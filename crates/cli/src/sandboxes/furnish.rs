@@ -2,22 +2,25 @@
 //!
 //! No secret is among it. A key of an attached provider is there as a placeholder; the gateway asks for none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
 
 use farrier_compat::facts::Facts;
-use farrier_compat::registry::Registry;
+use farrier_compat::registry::{Registry, shipped_sources};
 use farrier_control::{MountSpec, SandboxName, SandboxSpec};
 use farrier_harness::settings::{Given, Setting};
+use farrier_harness::stage::{self, Sources};
 use farrier_harness::{Configuration, Edited, Harness, Owner, Request, Task, named};
-use farrier_sandbox::{Access, Bind, Limits, ListenAddress, Listener, Policy, Root};
+use farrier_sandbox::{Access, Bind, HostUser, Limits, ListenAddress, Listener, Policy, Root};
 use farrier_secrets::{KeyName, ProviderName};
 
 use super::place::{Ground, Place};
+use crate::config::with_causes;
 use crate::harness::Installed;
 
 /// What a sandbox is furnished with, besides what is stored of it.
@@ -41,6 +44,10 @@ pub(crate) enum FurnishError {
         route: String,
         mistakes: String,
     },
+    #[error("expected random bytes from the operating system, got none: {0}")]
+    Random(String),
+    #[error("cannot put the harness's plugins together: {0}")]
+    Plugins(String),
     #[error("cannot write the harness's configuration")]
     Write(#[from] farrier_harness::Refusal),
 }
@@ -50,11 +57,17 @@ pub(crate) const HOME: &str = "/home/agent";
 pub(crate) const WORKSPACE: &str = "/workspace";
 /// Where a sandbox's trust is, inside.
 const AUTHORITY: &str = "/etc/farrier/authority.pem";
+/// What manifests put into the harness, inside.
+const PLUGINS: &str = "/opt/farrier/plugins";
 const BUNDLE: &str = "/etc/farrier/bundle.pem";
 /// The proxy, inside.
 const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
 /// Where a harness's own gateway listens, inside; each sandbox has a loopback of its own.
 pub(crate) const SERVICE_PORT: u16 = 18789;
+/// Ports that are captured anyway, or are the sandbox's own.
+const OWN_PORTS: [u16; 6] = [0, 53, 80, 443, 3128, SERVICE_PORT];
+/// Ports of a policy that are captured at most; the proxy, which programs are told of, takes all.
+const MAX_PORTS: usize = 64;
 /// What goes past the proxy: the sandbox itself, and what is reached without one.
 const NO_PROXY: &str = "127.0.0.1,localhost,::1,inference.local";
 
@@ -97,10 +110,15 @@ pub(crate) fn write_trust(ground: &Ground, authority: &Path) -> io::Result<()> {
     }
     bundle.push_str(&own);
     let dir = ground.trust();
+    let _sharing = ground.sharing();
     fs::create_dir_all(&dir)?;
     public(&dir, 0o755)?;
     for (name, text) in [("authority.pem", &own), ("bundle.pem", &bundle)] {
-        // Written beside and renamed: a sandbox that starts meanwhile has the old one or the new one.
+        // One that is replaced cannot be shown any more, to a sandbox that is just being started with it.
+        if fs::read_to_string(dir.join(name)).is_ok_and(|there| there == *text) {
+            continue;
+        }
+        // Written beside and renamed, so that nobody has half of it.
         let (next, path) = (dir.join(format!("{name}.next")), dir.join(name));
         fs::write(&next, text)?;
         public(&next, 0o644)?;
@@ -120,6 +138,7 @@ pub(crate) fn policy(
     (name, spec): (&SandboxName, &SandboxSpec),
     furniture: &Furniture,
     (ground, place): (&Ground, &Place),
+    ports: &BTreeSet<u16>,
 ) -> Policy {
     let mut policy = Policy::on_host(name.as_str());
     policy.host_user = place.user();
@@ -145,6 +164,10 @@ pub(crate) fn policy(
         ),
         bind(ground.trust().join("bundle.pem"), BUNDLE, Access::ReadOnly),
     ];
+    if place.plugins().is_dir() {
+        let plugins = bind(place.plugins(), PLUGINS, Access::ReadOnly);
+        policy.binds.push(plugins);
+    }
     if let Some(installed) = &furniture.installed {
         let programs = (installed.path.clone(), inside(installed, &installed.path));
         let needs = installed.record.iter().flat_map(|record| &record.needs);
@@ -158,7 +181,7 @@ pub(crate) fn policy(
     }
     policy.binds.extend(spec.mounts.iter().map(mounted));
     policy.environment = environment(name, furniture);
-    policy.listeners = listeners();
+    policy.listeners = listeners(ports);
     policy.limits = Limits {
         memory_bytes: spec.limits.memory_bytes,
         processes: spec.limits.pids.map(u64::from),
@@ -182,28 +205,41 @@ pub(crate) fn mounted(mount: &MountSpec) -> Bind {
 /// Where something of an installed harness is in a sandbox. Not where it is on the host: a sandbox has directories of its own,
 /// which could lie in the way.
 pub(crate) fn inside(installed: &Installed, path: &Path) -> PathBuf {
-    let below = path.strip_prefix(&installed.path).unwrap_or(Path::new(""));
+    let below = path
+        .strip_prefix(&installed.path)
+        .unwrap_or_else(|_| Path::new(""));
     Path::new("/opt/farrier")
         .join(installed.harness.name())
         .join(below)
 }
 
 /// Listeners by what comes to them, in the words of [`super::wire`].
-fn listeners() -> Vec<Listener> {
+///
+/// Besides the ports of the web those that its policy names when it starts: what connects to another is refused by the
+/// sandbox's own kernel, at once.
+fn listeners(ports: &BTreeSet<u16>) -> Vec<Listener> {
     let everywhere = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    [
-        ("captured-https", ListenAddress::Tcp(everywhere(443))),
-        ("captured-http", ListenAddress::Tcp(everywhere(80))),
-        ("explicit", ListenAddress::Tcp(PROXY)),
-        ("dns", ListenAddress::Udp(here(53))),
-        ("dns-tcp", ListenAddress::Tcp(here(53))),
-    ]
-    .map(|(name, address)| Listener {
-        name: name.to_owned(),
-        address,
-    })
-    .into()
+    let own = [
+        ("explicit".to_owned(), ListenAddress::Tcp(PROXY)),
+        ("dns".to_owned(), ListenAddress::Udp(here(53))),
+        ("dns-tcp".to_owned(), ListenAddress::Tcp(here(53))),
+    ];
+    let named = ports
+        .iter()
+        .copied()
+        .filter(|port| !OWN_PORTS.contains(port));
+    let captured = [443, 80].into_iter().chain(named.take(MAX_PORTS));
+    let captured = captured.map(|port| {
+        (
+            format!("captured-{port}"),
+            ListenAddress::Tcp(everywhere(port)),
+        )
+    });
+    own.into_iter()
+        .chain(captured)
+        .map(|(name, address)| Listener { name, address })
+        .collect()
 }
 
 // === variables ===
@@ -305,7 +341,10 @@ pub(crate) fn configure(furniture: &Furniture, place: &Place) -> Result<Vec<Stri
     let Some(below_home) = installed.harness.config_dir() else {
         return Ok(Vec::new());
     };
-    let configuration = configuration(installed.harness, &installed.version, furniture)?;
+    put_together(installed.harness, place)?;
+    let mut configuration = configuration(installed.harness, &installed.version, furniture)?;
+    // It guards the sandbox's own loopback, from nobody outside: whoever runs inside is to have it.
+    configuration.fill_gateway_token(&token()?);
     let owner = place
         .user()
         .map_or_else(Owner::process, |user| Owner::user(user.uid, user.gid));
@@ -316,6 +355,61 @@ pub(crate) fn configure(furniture: &Furniture, place: &Place) -> Result<Vec<Stri
     Ok(plan.notes)
 }
 
+/// A word that nobody can guess.
+fn token() -> Result<String, FurnishError> {
+    let mut bytes = [0; 32];
+    let filled = getrandom::fill(&mut bytes);
+    filled.map_err(|error| FurnishError::Random(error.to_string()))?;
+    let mut text = String::with_capacity(64);
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _written = write!(text, "{byte:02x}");
+    }
+    Ok(text)
+}
+
+/// Writes what this program's manifests put into the harness, as it is with this program.
+///
+/// Root's files are nobody's inside, and `OpenClaw` takes no plugins of nobody's: these are the sandbox's user's, shown
+/// read-only.
+fn put_together(harness: &dyn Harness, place: &Place) -> Result<(), FurnishError> {
+    let out = &place.plugins();
+    let Some(agent) = harness.agent() else {
+        return Ok(());
+    };
+    match fs::remove_dir_all(out) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(FurnishError::Plugins(error.to_string()));
+        }
+        _ => {}
+    }
+    let registry = Registry::shipped();
+    let registry = registry.map_err(|errors| FurnishError::Plugins(errors.to_string()))?;
+    let sources = Sources {
+        agent,
+        registry: &registry,
+        texts: &shipped_sources(),
+        roots: &[],
+    };
+    let staged = stage::stage(&sources, out);
+    staged.map_err(|error| FurnishError::Plugins(with_causes(&error)))?;
+    match place.user() {
+        None => Ok(()),
+        Some(user) => given(out, user).map_err(|error| FurnishError::Plugins(error.to_string())),
+    }
+}
+
+/// Makes a tree of ours somebody's. Nobody else can have written to it.
+fn given(path: &Path, user: HostUser) -> io::Result<()> {
+    lchown(path, Some(user.uid), Some(user.gid))?;
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            given(&entry?.path(), user)?;
+        }
+    }
+    Ok(())
+}
+
 fn configuration(
     harness: &'static dyn Harness,
     version: &str,
@@ -324,6 +418,7 @@ fn configuration(
     let look = |setting: &'static Setting| {
         let given = [
             ("home", HOME.to_owned()),
+            ("plugins", PLUGINS.to_owned()),
             ("port", SERVICE_PORT.to_string()),
             ("proxy-host", PROXY.ip().to_string()),
             ("proxy-port", PROXY.port().to_string()),

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::furnish::{self, Furniture, HOME, SERVICE_PORT};
+use super::pairing::Stands;
 use super::place::{Ground, Place};
 use super::ready::Ready;
 use super::service::Service;
@@ -32,6 +33,7 @@ pub(crate) struct Running {
     pub(crate) sandbox: Sandbox,
     pub(crate) service: Service,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) pairing: Stands,
     /// Who it is to the gateway.
     resident: Arc<Resident>,
     rules: Reloader,
@@ -82,7 +84,9 @@ impl Running {
             ground,
             place,
         } = start;
-        let policy = furnish::policy((name, spec), &ready.furniture, (ground, place));
+        let whose = (*name, *spec);
+        let ports = ready.policy.ports();
+        let policy = furnish::policy(whose, &ready.furniture, (ground, place), &ports);
         let sandbox = launcher.launch(&policy).await?;
         let agent = ready.furniture.installed.as_ref();
         let agent = agent.and_then(|installed| installed.harness.agent());
@@ -115,6 +119,7 @@ impl Running {
             sandbox,
             service: Service::default(),
             sessions: Arc::default(),
+            pairing: Stands::default(),
             resident,
             rules,
             tasks,
@@ -142,6 +147,14 @@ impl Running {
     /// Runs something as long as the sandbox does.
     pub(crate) fn look_after(&self, task: impl Future<Output = ()> + Send + 'static) {
         drop(self.tasks.spawn(task));
+    }
+
+    /// Resolves when it is to end, or has.
+    pub(crate) async fn ends(&self) {
+        tokio::select! {
+            () = self.tasks.draining() => {}
+            () = self.sandbox.wait() => {}
+        }
     }
 
     /// Has it go by other rules, and another route, from now on.

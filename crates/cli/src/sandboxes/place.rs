@@ -4,8 +4,9 @@
 //! <base>/.trust/{authority,bundle}.pem   what every sandbox believes
 //! <base>/<name>/home, workspace          the sandbox's own, nobody else's
 //! <base>/<name>/changes                  what differs from another system than the host's
+//! <base>/<name>/plugins                  what manifests put into its harness
 //! <base>/<name>/log/service.log          what was written by what is kept running in it
-//! <base>/<name>/snapshots/<id>.tar.gz    see `snapshot`
+//! <base>/<name>/snapshots/<id>/           see `farrier sandbox snapshot`
 //! ```
 //!
 //! Farrier as root runs each sandbox as a user of its own, so the base is where other users may pass; as anybody else all
@@ -15,6 +16,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farrier_control::SandboxName;
 use farrier_sandbox::HostUser;
@@ -26,6 +28,8 @@ use crate::config::Environment;
 #[derive(Clone, Debug)]
 pub(crate) struct Ground {
     base: PathBuf,
+    /// Held while what all sandboxes share is written.
+    shared: Arc<Mutex<()>>,
 }
 
 /// Where one sandbox is.
@@ -54,12 +58,17 @@ impl Ground {
             Some(dir) => dir.join("farrier"),
         };
         let base = data.join("sandboxes");
-        Some(Self { base })
+        Some(Self {
+            base,
+            shared: Arc::default(),
+        })
     }
 
     /// Makes the base, and whatever is above it.
     pub(crate) fn prepare(&self) -> io::Result<()> {
+        let sharing = self.sharing();
         directory(&self.base, 0o755, None)?;
+        drop(sharing);
         // A link above it would be refused when something below is shown in a sandbox.
         let found = self.base.canonicalize()?;
         match found == self.base {
@@ -86,6 +95,12 @@ impl Ground {
             mode.is_ok_and(|mode| mode & 0o001 == 0)
         };
         self.base.ancestors().find(shut)
+    }
+
+    /// For whoever writes what all sandboxes share.
+    pub(crate) fn sharing(&self) -> MutexGuard<'_, ()> {
+        // Whoever panicked left files that are whole, or under names of their own.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn trust(&self) -> PathBuf {
@@ -140,6 +155,11 @@ impl Place {
 
     pub(crate) fn changes(&self) -> PathBuf {
         self.dir.join("changes")
+    }
+
+    /// What manifests put into the harness; not the sandbox's to change.
+    pub(crate) fn plugins(&self) -> PathBuf {
+        self.dir.join("plugins")
     }
 
     pub(crate) fn log(&self) -> PathBuf {

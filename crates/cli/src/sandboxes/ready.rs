@@ -30,8 +30,8 @@ pub(crate) enum Missing {
     Agent(String),
     #[error("the gateway's configuration {} has mistakes (farrier check)", .0.display())]
     Configuration(PathBuf),
-    #[error("expected something installed: {0}; farrier harness install puts it there")]
-    Harness(#[from] NotInstalled),
+    #[error("{0}; farrier harness install {1} puts it there")]
+    Harness(NotInstalled, String),
     #[error(
         "a generic sandbox keeps nothing running of its own; say what, after --, or leave out serving"
     )]
@@ -56,10 +56,10 @@ pub(crate) enum Missing {
     Store(#[from] crate::harness::store::NoStore),
 }
 
-/// What no mount may take the place of: what a sandbox itself is made of.
+/// What no mount may take the place of: what a sandbox itself is made of, and what is in its memory.
 const RESERVED: &[&str] = &[
-    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin",
-    "/sys", "/usr",
+    "/run", "/tmp", "/var/tmp", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64",
+    "/libx32", "/proc", "/sbin", "/sys", "/usr",
 ];
 
 /// Looks everything up.
@@ -72,7 +72,12 @@ pub(crate) fn ready(spec: &SandboxSpec, origin: &Origin) -> Result<Ready, Missin
                 return Err(Missing::Agent(name.to_owned()));
             }
             let store = Store::of(None, &origin.env)?;
-            Some(store.find(name, spec.version.as_deref())?)
+            let wanted = match &spec.version {
+                None => name.to_owned(),
+                Some(version) => format!("{name}@{version}"),
+            };
+            let found = store.find(name, spec.version.as_deref());
+            Some(found.map_err(|none| Missing::Harness(none, wanted))?)
         }
     };
     let unreadable = || Missing::Configuration(origin.file.clone());
@@ -175,8 +180,10 @@ fn resolved(mount: &MountSpec, own: &[PathBuf]) -> Result<MountSpec, Missing> {
         || whole.iter().any(|whole| inside == Path::new(whole));
     if !inside.is_absolute() || !inside.components().all(plain) || taken {
         return refused(format!(
-            "expected a place of its own in the sandbox, such as /mnt/data, got {}",
-            inside.display()
+            "expected a place of its own in the sandbox, got {}, where the sandbox's own system or memory is; say where, \
+             such as {}:/mnt/data",
+            inside.display(),
+            host.display()
         ));
     }
     Ok(MountSpec {
@@ -230,6 +237,7 @@ mod tests {
             "/etc/ssl",
             "/usr",
             "/proc",
+            "/tmp/data",
             HOME,
             WORKSPACE,
             "mnt",

@@ -19,7 +19,7 @@ use farrier_serve::Tracker;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 /// How it is doing.
@@ -37,6 +37,8 @@ const SETTLED: Duration = Duration::from_secs(60);
 const MAX_LOG_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes of output that are told with how something ended.
 const TOLD_BYTES: usize = 2048;
+/// For what is left in its pipes when it has ended.
+const REST: Duration = Duration::from_millis(500);
 /// Pieces of output that wait for the disk.
 const QUEUE: usize = 64;
 
@@ -163,11 +165,14 @@ async fn ended(
             read(stderr, output.clone(), tail)
         );
     };
+    let mut reading = std::pin::pin!(reading);
     let exit = tokio::select! {
-        biased;
-        // What it has started may go on writing, and may hold its pipes for ever.
-        exit = process.wait() => exit,
-        () = reading => process.wait().await,
+        exit = process.wait() => {
+            // Its last words are still in its pipes, and so may be what it has started, for ever.
+            drop(timeout(REST, reading).await);
+            exit
+        }
+        () = &mut reading => process.wait().await,
     };
     match exit {
         Ok(Exit::Code(code)) => format!("ended with status {code}"),

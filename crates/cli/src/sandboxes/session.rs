@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -187,7 +188,8 @@ enum Input {
     Terminal(farrier_sandbox::Pty),
 }
 
-/// Feeds a process and shows what it writes until it has ended and all that it wrote is shown.
+/// Feeds a process and shows what it writes until it has ended and all that it wrote is shown. What it does not read yet
+/// waits: it may not read on before somebody has taken what it writes.
 async fn finish(
     process: &mut Process,
     mut input: Input,
@@ -196,6 +198,7 @@ async fn finish(
 ) -> Result<Exit, SandboxGone> {
     let mut showing = std::pin::pin!(showing);
     let mut shown = false;
+    let mut unread = Bytes::new();
     loop {
         tokio::select! {
             exit = process.wait() => {
@@ -205,26 +208,40 @@ async fn finish(
                 return exit;
             }
             () = &mut showing, if !shown => shown = true,
-            Some(frame) = asked.recv() => feed(process, &mut input, frame).await,
+            written = input.write(&unread), if !unread.is_empty() => match written {
+                Ok(bytes @ 1..) => drop(unread.split_to(bytes)),
+                // It reads no more.
+                Ok(0) | Err(_) => unread.clear(),
+            },
+            Some(frame) = asked.recv(), if unread.is_empty() => unread = feed(process, &mut input, frame).await,
         }
     }
 }
 
-/// Gives a process what its caller says. One that does not read, or has ended, is not waited for beyond that.
-async fn feed(process: &Process, input: &mut Input, frame: Inward) {
+/// Does what a caller asks for; what it says to the process is given back, to be written.
+async fn feed(process: &Process, input: &mut Input, frame: Inward) -> Bytes {
     const END_OF_INPUT: &[u8] = &[4];
     match (frame, input) {
         (Inward::Signal(signal), _) => {
             let _gone_or_told = process.signal(i32::from(signal)).await;
         }
-        (Inward::Input(bytes), Input::Pipe(Some(stdin))) => drop(stdin.write_all(&bytes).await),
+        (Inward::Input(bytes), _) => return bytes,
         (Inward::InputEnd, Input::Pipe(stdin)) => drop(stdin.take()),
-        (Inward::Input(bytes), Input::Terminal(terminal)) => drop(terminal.write_all(&bytes).await),
-        (Inward::InputEnd, Input::Terminal(terminal)) => {
-            drop(terminal.write_all(END_OF_INPUT).await);
-        }
+        (Inward::InputEnd, Input::Terminal(_)) => return Bytes::from_static(END_OF_INPUT),
         (Inward::Resize(size), Input::Terminal(terminal)) => drop(terminal.resize(window(size))),
-        (Inward::Input(_), Input::Pipe(None)) | (Inward::Resize(_), Input::Pipe(_)) => {}
+        (Inward::Resize(_), Input::Pipe(_)) => {}
+    }
+    Bytes::new()
+}
+
+impl Input {
+    /// Writes some of it. Safe to drop: nothing was written then.
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Pipe(Some(stdin)) => stdin.write(bytes).await,
+            Self::Pipe(None) => Ok(0),
+            Self::Terminal(terminal) => terminal.write(bytes).await,
+        }
     }
 }
 

@@ -16,6 +16,8 @@ fn help_says_what_there_is() {
       up           Run the gateway
       reload       Have the gateway that runs read its configuration again
       status       Say how the gateway that runs is doing
+      run          Run a harness in a sandbox of its own, which reaches nothing but the gateway
+      sandbox      Look after sandboxes: make, start, stop, enter, copy
       provider     Say which services there are and where their keys come from; no key is ever an
                    argument
       check        Look for mistakes in a configuration, and report all of them
@@ -73,8 +75,12 @@ fn completions_know_every_subcommand() {
             "completions",
             "config",
             "demo",
+            "harness",
+            "pair",
             "registry",
             "reload",
+            "run",
+            "sandbox",
             "sim",
             "stage",
             "status",

@@ -22,6 +22,7 @@ mod pair;
 mod provider;
 mod registry;
 mod reload;
+mod sandbox;
 mod secrecy;
 mod sim;
 mod stage;

@@ -16,3 +16,4 @@ mod hermes;
 mod openclaw;
 mod pairing;
 mod report;
+mod sandbox;

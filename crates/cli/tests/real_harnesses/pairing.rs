@@ -78,6 +78,7 @@ fn approves_its_own_and_nobody_else(version: &str) {
     beside_another(&steps, version, &one, &mut watching);
     wedged(&steps, &one, &mut watching);
     restarted(&steps, &mut one, &mut watching);
+    expect_still_watched(&one);
     let cost = watching.cost();
     watching.stop();
     steps.say(&format!(
@@ -126,6 +127,17 @@ fn restarted(steps: &Steps, gateway: &mut Gateway, watching: &mut Watching) {
     let approved = watching.until_approved(&refused);
     steps.took("a first pairing after a restart", &refused, approved);
     assert!(gateway.asks("later", "cli", "cli", "operator.read").ok);
+}
+
+/// Nothing has made the watcher fall back to polling.
+fn expect_still_watched(gateway: &Gateway) {
+    let output = gateway
+        .farrier(&["list", "--no-ask", "--json"])
+        .output()
+        .unwrap();
+    let listed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let pairing = &listed["report"]["pairing"];
+    assert_eq!(pairing["watching"], "state-directory", "{listed:#}");
 }
 
 fn expect_listed_as_refused(gateway: &Gateway, unknown: &Answer) {

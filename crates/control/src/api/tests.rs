@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::sandbox::{
-    LimitSpec, MountSpec, NewSandbox, SandboxChange, SandboxSpec, SandboxState, SandboxStatus,
-    Sandboxes, ServiceStatus, SessionStatus,
+    LimitSpec, MountSpec, NewSandbox, PairingStatus, SandboxChange, SandboxSpec, SandboxState,
+    SandboxStatus, Sandboxes, ServiceStatus, SessionStatus,
 };
 use crate::talk::{ExecRequest, Size};
 
@@ -124,6 +124,15 @@ fn sandbox() -> SandboxStatus {
             attached: true,
             since_unix_ms: 1,
         }],
+        pairing: Some(PairingStatus {
+            state: "unanswered".to_owned(),
+            reason: Some("gateway closed".to_owned()),
+            since_unix_ms: 1,
+            paired: 1,
+            approvals: 2,
+            waiting: vec!["a1 of cli for operator.read".to_owned()],
+            refused: vec!["b2 of other for operator.admin".to_owned()],
+        }),
     }
 }
 
@@ -222,6 +231,10 @@ fn the_document_has_every_field_of_what_is_answered() {
         (
             "SessionStatus",
             serde_json::to_value(&sandbox().sessions[0]).unwrap(),
+        ),
+        (
+            "PairingStatus",
+            serde_json::to_value(sandbox().pairing).unwrap(),
         ),
         ("ExecRequest", serde_json::to_value(exec()).unwrap()),
         ("Size", serde_json::to_value(exec().tty).unwrap()),

@@ -435,3 +435,22 @@ fn hermes_settings_of_ones_own_stay_and_its_files_are_private() {
         "{env}"
     );
 }
+
+#[test]
+fn a_gateway_s_token_is_filled_in_once_and_stays_as_it_is_there() {
+    let (_home, dir) = place();
+    for token in ["first", "second"] {
+        let mut configuration = Ask::openclaw().good();
+        assert!(configuration.fill_gateway_token(token));
+        configuration
+            .plan(&dir, Edited::Accept)
+            .unwrap()
+            .apply()
+            .unwrap();
+        let there = document(&dir.join("openclaw.json"));
+        let there = there
+            .get(&["gateway", "auth", "token"])
+            .and_then(Document::text);
+        assert_eq!(there, Some("first"));
+    }
+}

@@ -10,6 +10,7 @@
 )]
 
 mod decisions;
+mod own_device;
 mod passes;
 mod properties;
 mod scenarios;

@@ -102,10 +102,13 @@ fn limits_are_written_to_the_files_of_version_2() {
 #[test]
 fn what_a_dead_supervisor_left_is_swept_and_nothing_else() {
     let parent = tempfile::tempdir().expect("a directory");
-    let own = format!("farrier-{}-mine", std::process::id());
-    // No process has the largest number there is.
-    let (stale, other) = ("farrier-4194304-old", "farrier-notes");
-    for name in [own.as_str(), stale, other] {
+    let pid = std::process::id();
+    let start = started(pid).expect("this process runs");
+    let own = format!("farrier-{pid}.{start}-mine");
+    // Another process had this one's number; no process has the largest number there is.
+    let earlier = format!("farrier-{pid}.{}-old", start - 1);
+    let (dead, other) = ("farrier-4194304.7-old", "farrier-notes");
+    for name in [own.as_str(), earlier.as_str(), dead, other] {
         fs::create_dir(parent.path().join(name)).expect("made");
     }
     let hierarchies = Hierarchies {
@@ -113,6 +116,7 @@ fn what_a_dead_supervisor_left_is_swept_and_nothing_else() {
         ..Hierarchies::default()
     };
     hierarchies.sweep();
-    assert!(!parent.path().join(stale).exists());
-    assert!(parent.path().join(own).exists() && parent.path().join(other).exists());
+    let left = |name: &str| parent.path().join(name).exists();
+    assert_eq!([left(dead), left(&earlier)], [false, false]);
+    assert_eq!([left(&own), left(other)], [true, true]);
 }

@@ -174,8 +174,12 @@ fn a_thousand_sandboxes_leave_nothing() {
 
 /// A supervisor that keeps a sandbox in which a shell and its child run.
 fn held(bench: &Bench, times: u32) -> Supervisor {
+    let mut policy = bench.policy();
+    // With control groups, where there can be any.
+    policy.limits.memory_bytes = Some(1 << 30);
+    policy.limits.processes = Some(64);
     let script = json!({
-        "policy": bench.policy(),
+        "policy": policy,
         "times": times,
         "commands": [
             { "argv": ["sh", "-c", "sleep 600; true"], "leave": true },
@@ -250,7 +254,7 @@ fn groups() -> Vec<PathBuf> {
 
 fn of_supervisor(group: &std::path::Path, pid: u32) -> bool {
     let name = group.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with(&format!("farrier-{pid}-"))
+    name.starts_with(&format!("farrier-{pid}."))
 }
 
 fn mounts() -> usize {

@@ -7,6 +7,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::process::Command;
 use std::time::Duration;
 
 use farrier_sandbox::{Access, Bind, Exec, Policy};
@@ -172,6 +173,7 @@ mod arranged {
         the_supervisors_environment_is_nowhere
         shared_memory_of_the_host_is_not_there
         every_namespace_is_another_than_the_hosts
+        its_control_groups_are_all_that_it_sees_of_any
         the_first_process_does_not_execute_itself_for_somebody
         a_symbolic_link_in_a_binds_source_is_refused
         a_symbolic_link_that_a_sandbox_planted_at_a_binds_target_is_refused
@@ -185,7 +187,8 @@ mod arranged {
         std::fs::create_dir(&source).unwrap();
         std::fs::set_permissions(&source, PermissionsExt::from_mode(0o755)).unwrap();
         let copy = source.join("id");
-        std::fs::copy("/usr/bin/id", &copy).unwrap();
+        let copied = Command::new("cp").arg("/usr/bin/id").arg(&copy).status();
+        assert!(copied.unwrap().success());
         std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o6755)).unwrap();
         let mut policy = with_probe(&bench);
         policy.binds.push(bind(&source, "/tools"));
@@ -257,6 +260,16 @@ mod arranged {
             assert_ne!(number, ours.to_str().unwrap(), "{kind}");
         }
         assert_eq!(inside.split(' ').count(), 7);
+    }
+
+    fn its_control_groups_are_all_that_it_sees_of_any(who: Who) {
+        let Some(bench) = Bench::new(who) else { return };
+        let mut policy = bench.policy();
+        policy.limits.memory_bytes = Some(1 << 30);
+        policy.limits.processes = Some(64);
+        let groups = bench.output(&policy, &["cat", "/proc/self/cgroup"]);
+        assert!(!groups.is_empty());
+        assert!(groups.lines().all(|line| line.ends_with(":/")), "{groups}");
     }
 
     fn the_first_process_does_not_execute_itself_for_somebody(who: Who) {

@@ -110,7 +110,11 @@ impl Bench {
             .tempdir_in("/tmp")
             .expect("a directory");
         let program = directory.path().join("supervisor");
-        std::fs::copy(env!("CARGO_BIN_EXE_sandbox-supervisor"), program).expect("a copy");
+        // By another process: as long as this one had it open for writing, so would whatever another test starts just then,
+        // and it could not be executed.
+        let source = env!("CARGO_BIN_EXE_sandbox-supervisor");
+        let copied = Command::new("cp").arg(source).arg(program).status();
+        assert!(copied.expect("cp runs").success());
         let bench = Self { who, directory };
         bench.open_to_all(bench.directory.path());
         Some(bench)

@@ -208,14 +208,14 @@ fn copy(from: &End, to: &End, copied: &mut Copied) -> Result<(), Failed> {
         // A directory that is there takes it in.
         Ok(dir) => (dir, name),
         Err(_) => {
-            let above = to.way.parent().unwrap_or(Path::new(""));
+            let above = to.way.parent().unwrap_or_else(|| Path::new(""));
             let dir = to
                 .open(above, OFlags::PATH | OFlags::DIRECTORY)
                 .map_err(at(above))?;
             (dir, to.way.file_name().unwrap_or_default().to_owned())
         }
     };
-    let source_above = from.way.parent().unwrap_or(Path::new(""));
+    let source_above = from.way.parent().unwrap_or_else(|| Path::new(""));
     let (source, source_name) = match from.way.file_name() {
         Some(name) => (
             from.open(source_above, OFlags::PATH | OFlags::DIRECTORY)

@@ -81,17 +81,32 @@ pub(super) fn status(arguments: &One, context: &Context<'_>) -> Result<ExitCode,
         context.output.json(&status)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let row = |word: &str, fact: String| format!("  {word:10}{fact}");
+    let lines: Vec<String> = head(&status, context)
+        .into_iter()
+        .chain(bounds(&status))
+        .chain(devices(&status))
+        .chain(terminals(&status))
+        .collect();
+    context.output.text(&(lines.join("\n") + "\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(word: &str, fact: impl AsRef<str>) -> String {
+    format!("  {word:10}{}", fact.as_ref())
+}
+
+/// What it is, and how it is doing.
+fn head(status: &SandboxStatus, context: &Context<'_>) -> Vec<String> {
     let word = state(status.state, context);
+    let since = moment(status.since_unix_ms);
     let mut lines = vec![format!(
-        "{} {}, since {}",
+        "{} {}, since {since}",
         status.name,
-        word.trim_end(),
-        moment(status.since_unix_ms)
+        word.trim_end()
     )];
-    lines.extend(status.reason.clone().map(|reason| row("reason", reason)));
-    lines.push(row("harness", harness(&status)));
-    lines.push(row("route", status.spec.route.clone()));
+    lines.extend(status.reason.iter().map(|reason| row("reason", reason)));
+    lines.push(row("harness", harness(status)));
+    lines.push(row("route", &status.spec.route));
     let providers: Vec<_> = status
         .spec
         .providers
@@ -106,47 +121,68 @@ pub(super) fn status(arguments: &One, context: &Context<'_>) -> Result<ExitCode,
         } else {
             "read"
         };
-        row(
-            "shows",
-            format!(
-                "{} at {} ({access})",
-                mount.host.display(),
-                mount.inside.display()
-            ),
-        )
+        let (host, inside) = (mount.host.display(), mount.inside.display());
+        row("shows", format!("{host} at {inside} ({access})"))
     }));
     lines.extend(
         status
             .service
-            .as_ref()
+            .iter()
             .map(|service| row("keeps", kept(service))),
     );
-    lines.extend(
-        status
-            .limits
-            .iter()
-            .map(|limit| row("limit", limit.clone())),
-    );
+    lines
+}
+
+fn bounds(status: &SandboxStatus) -> Vec<String> {
     if status.state == SandboxState::Running && status.limits.is_empty() {
-        lines.push(row("limit", "none is wanted".to_owned()));
+        return vec![row("limit", "none is wanted")];
     }
-    lines.extend(status.sessions.iter().map(|session| {
+    status
+        .limits
+        .iter()
+        .map(|limit| row("limit", limit))
+        .collect()
+}
+
+fn devices(status: &SandboxStatus) -> Vec<String> {
+    let Some(pairing) = &status.pairing else {
+        return Vec::new();
+    };
+    let (paired, approved) = (pairing.paired, pairing.approvals);
+    let since = moment(pairing.since_unix_ms);
+    let reason = pairing.reason.as_deref().unwrap_or_default();
+    let fact = format!(
+        "{}, since {since}, {paired} paired, {approved} approved {reason}",
+        pairing.state
+    );
+    let waiting = pairing
+        .waiting
+        .iter()
+        .map(|one| row("", format!("waits: {one}")));
+    let refused = pairing
+        .refused
+        .iter()
+        .map(|one| row("", format!("for a person: {one}")));
+    std::iter::once(row("devices", fact.trim_end()))
+        .chain(waiting)
+        .chain(refused)
+        .collect()
+}
+
+fn terminals(status: &SandboxStatus) -> Vec<String> {
+    let told = status.sessions.iter().map(|session| {
         let word = if session.attached {
             "somebody is connected"
         } else {
             "left"
         };
+        let since = moment(session.since_unix_ms);
         row(
             "terminal",
-            format!(
-                "{}, since {} ({word})",
-                session.id,
-                moment(session.since_unix_ms)
-            ),
+            format!("{}, since {since} ({word})", session.id),
         )
-    }));
-    context.output.text(&(lines.join("\n") + "\n"))?;
-    Ok(ExitCode::SUCCESS)
+    });
+    told.collect()
 }
 
 fn or_none(text: String) -> String {
@@ -158,21 +194,19 @@ fn or_none(text: String) -> String {
 }
 
 fn kept(service: &ServiceStatus) -> String {
-    let mut told = match service.running {
+    let mut told = vec![match service.running {
         true => "running".to_owned(),
         false => "not running, is started again".to_owned(),
-    };
+    }];
     if service.restarts > 0 {
-        told.push_str(&format!(", started again {} times", service.restarts));
+        told.push(format!("started again {} times", service.restarts));
     }
-    if let Some(exit) = &service.last_exit {
-        told.push_str(&format!("; the last {exit}"));
-    }
-    if let Some(output) = &service.last_output {
-        let last = output.lines().next_back().unwrap_or_default();
-        told.push_str(&format!("; it said: {last}"));
-    }
-    told
+    let exit = service.last_exit.as_ref();
+    told.extend(exit.map(|exit| format!("the last {exit}")));
+    let last = service.last_output.as_ref();
+    let last = last.and_then(|output| output.lines().next_back());
+    told.extend(last.map(|last| format!("it said: {last}")));
+    told.join("; ")
 }
 
 fn moment(unix_ms: u64) -> String {
@@ -197,7 +231,10 @@ pub(super) fn logs(arguments: &Logs, context: &Context<'_>) -> Result<ExitCode, 
             if !arguments.follow {
                 return Ok(ExitCode::SUCCESS);
             }
-            return Err(failed(error));
+            match runtime::run(appears(&log))? {
+                Some(file) => file,
+                None => return Ok(ExitCode::SUCCESS),
+            }
         }
         Err(error) => return Err(failed(error)),
     };
@@ -245,10 +282,7 @@ async fn follow(path: &Path, mut file: File, context: &Context<'_>) -> Result<()
     let mut signals = Signals::watch()?;
     let mut changes = Written::below(path.parent().unwrap_or(path)).map_err(failed)?;
     loop {
-        tokio::select! {
-            () = signals.next() => return Ok(()),
-            changed = changes.next() => changed.map_err(failed)?,
-        }
+        // Also before the first change that is told: there may have been one since it was read.
         loop {
             let mut text = Vec::new();
             file.read_to_end(&mut text).map_err(failed)?;
@@ -261,6 +295,29 @@ async fn follow(path: &Path, mut file: File, context: &Context<'_>) -> Result<()
                 }
                 _ => break,
             }
+        }
+        tokio::select! {
+            () = signals.next() => return Ok(()),
+            changed = changes.next() => changed.map_err(failed)?,
+        }
+    }
+}
+
+/// Waits until there is a log, or for a signal.
+async fn appears(path: &Path) -> Result<Option<File>, Failure> {
+    let failed =
+        |error: io::Error| Failure::internal(format!("cannot read {}", path.display()), &error);
+    let mut signals = Signals::watch()?;
+    let mut changes = Written::below(path.parent().unwrap_or(path)).map_err(failed)?;
+    loop {
+        match File::open(path) {
+            Ok(file) => return Ok(Some(file)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = signals.next() => return Ok(None),
+            changed = changes.next() => changed.map_err(failed)?,
         }
     }
 }

@@ -180,7 +180,11 @@ async fn converse(
         loop {
             let frame = tokio::select! {
                 read = stdin.read(), if open => match read {
-                    Ok(bytes) if keeps && bytes.contains(&LEAVE) => return,
+                    Ok(bytes) if keeps && bytes.contains(&LEAVE) => {
+                        // What was typed before goes in; that nobody takes it any more is as good.
+                        drop(write_inward(&mut to, &before_leaving(&bytes)).await);
+                        return;
+                    }
                     Ok(bytes) if !bytes.is_empty() => Inward::Input(bytes),
                     // Nobody can say anything any more; what is heard goes on.
                     Ok(_) | Err(_) => {
@@ -205,6 +209,11 @@ async fn converse(
         heard = hearing => heard,
         () = saying => Ok(Outcome::Left),
     }
+}
+
+fn before_leaving(typed: &Bytes) -> Inward {
+    let end = typed.iter().position(|byte| *byte == LEAVE);
+    Inward::Input(typed.slice(..end.unwrap_or(typed.len())))
 }
 
 fn shown(to: &mut impl io::Write, bytes: &[u8]) -> Result<(), Failure> {
