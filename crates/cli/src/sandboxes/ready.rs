@@ -11,6 +11,7 @@ use farrier_egress::policy::Policy;
 use farrier_secrets::ProviderName;
 
 use super::furnish::{Furniture, HOME, WORKSPACE};
+use super::place::Ground;
 use crate::config::{self, Environment, Examined, Known};
 use crate::harness::{NotInstalled, Store};
 use crate::reloading::Origin;
@@ -150,11 +151,10 @@ fn usable(known: &Known, env: &Environment) -> Result<(), Missing> {
 /// What is to be shown of the host, by its real names; refused where it would take the place of what the sandbox is made of,
 /// or would show what Farrier itself keeps.
 pub(crate) fn mounts(mounts: &[MountSpec], env: &Environment) -> Result<Vec<MountSpec>, Missing> {
-    let own: Vec<PathBuf> = [env.store_dir(), env.egress_dir()]
-        .into_iter()
-        .flatten()
-        .filter_map(|dir| Some(dir.parent()?.to_owned()))
-        .collect();
+    let state = [env.store_dir(), env.egress_dir()].into_iter().flatten();
+    let state = state.filter_map(|dir| Some(dir.parent()?.to_owned()));
+    let others = Ground::of(env).map(|ground| ground.path().to_owned());
+    let own: Vec<PathBuf> = state.chain(others).collect();
     mounts.iter().map(|mount| resolved(mount, &own)).collect()
 }
 
@@ -171,7 +171,8 @@ fn resolved(mount: &MountSpec, own: &[PathBuf]) -> Result<MountSpec, Missing> {
     if let Some(keeps) = keeps {
         let (real, keeps) = (real.display(), keeps.display());
         return refused(format!(
-            "expected something without Farrier's own state, got {real}, and {keeps} holds keys; name something narrower"
+            "expected something without Farrier's own state, got {real}, and {keeps} holds keys or other sandboxes; name something \
+             narrower"
         ));
     }
     let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
@@ -228,7 +229,10 @@ mod tests {
             "link/farrier",
         ] {
             let told = given(host, "/mnt/data").unwrap_err().to_string();
-            assert!(told.contains("holds keys"), "{host}: {told}");
+            assert!(
+                told.contains("holds keys or other sandboxes"),
+                "{host}: {told}"
+            );
         }
         let told = given("missing", "/mnt/data").unwrap_err().to_string();
         assert!(told.contains("cannot show"), "{told}");
