@@ -1,10 +1,11 @@
-//! `farrier status`: how the gateway that runs is doing.
+//! `farrier status`: how the gateway that runs is doing, and the sandboxes that it looks after.
 
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
-use farrier_control::{Cause, Outcome, Reload, Status};
+use farrier_control::{Cause, Outcome, Reload, SandboxState, SandboxStatus, Status};
+use serde::Serialize;
 
 use super::Context;
 use super::reload::{Which, shown};
@@ -23,15 +24,68 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, context: &Context<'_>) -> Result<ExitCode, Failure> {
     let output = context.output;
     let gateway = arguments.which.find(context)?;
-    let status = runtime::run(async { Ok(gateway.client.status().await) })?;
-    let status = status.map_err(|error| gateway.unreached(error, context))?;
+    let asked = runtime::run(async {
+        Ok(match gateway.client.status().await {
+            Ok(status) => Ok((status, gateway.client.sandboxes().await)),
+            Err(error) => Err(error),
+        })
+    })?;
+    let (status, sandboxes) = asked.map_err(|error| gateway.unreached(error, context))?;
+    let (sandboxes, none) = match sandboxes {
+        Ok(all) => (all.sandboxes, None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
     if arguments.json {
-        output.json(&status)?;
+        output.json(&Whole {
+            status: &status,
+            sandboxes: &sandboxes,
+            no_sandboxes: none.as_deref(),
+        })?;
     } else {
-        let lines = lines(&status, &gateway.shown(&status.config));
+        let mut lines = lines(&status, &gateway.shown(&status.config));
+        lines.extend(sandboxes.iter().map(housed));
+        lines.extend(none.map(|reason| format!("  sandboxes none: {reason}")));
         output.text(&(lines.join("\n") + "\n"))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// All that there is to say.
+#[derive(Serialize)]
+struct Whole<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    sandboxes: &'a [SandboxStatus],
+    /// Why the gateway looks after none, if it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_sandboxes: Option<&'a str>,
+}
+
+/// A sandbox in a line: how it is, and whether somebody waits for something.
+fn housed(sandbox: &SandboxStatus) -> String {
+    let state = match sandbox.state {
+        SandboxState::Failed => "failed",
+        SandboxState::Running => "running",
+        SandboxState::Starting => "starting",
+        SandboxState::Stopped => "stopped",
+    };
+    let mut facts = vec![format!("{} {state}", sandbox.name)];
+    facts.extend(sandbox.reason.clone());
+    if let Some(service) = sandbox.service.as_ref().filter(|service| !service.running) {
+        let exit = service.last_exit.as_deref().unwrap_or("it did not start");
+        facts.push(format!("what it keeps running does not run: {exit}"));
+    }
+    if let Some(pairing) = &sandbox.pairing {
+        facts.push(format!("devices {}", pairing.state));
+        facts.extend(pairing.waiting.iter().map(|one| format!("waits: {one}")));
+        facts.extend(
+            pairing
+                .refused
+                .iter()
+                .map(|one| format!("for a person: {one}")),
+        );
+    }
+    format!("  sandbox   {}", facts.join("; "))
 }
 
 fn lines(status: &Status, file: &str) -> Vec<String> {

@@ -213,7 +213,7 @@ pub(crate) fn inside(installed: &Installed, path: &Path) -> PathBuf {
         .join(below)
 }
 
-/// Listeners by what comes to them, in the words of [`super::wire`].
+/// Listeners by what comes to them, by the names that the running sandbox knows them by.
 ///
 /// Besides the ports of the web those that its policy names when it starts: what connects to another is refused by the
 /// sandbox's own kernel, at once.
