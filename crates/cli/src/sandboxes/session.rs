@@ -36,8 +36,21 @@ pub(crate) struct Sessions {
 struct Session {
     command: Vec<String>,
     since_unix_ms: u64,
-    to_process: mpsc::Sender<Inward>,
+    to_process: Asks,
     screen: Mutex<Screen>,
+}
+
+/// What a caller asks of a process. A signal does not wait behind what is not read.
+#[derive(Clone, Debug)]
+struct Asks {
+    said: mpsc::Sender<Inward>,
+    urgent: mpsc::Sender<Inward>,
+}
+
+/// The other end of it.
+struct Asked {
+    said: mpsc::Receiver<Inward>,
+    urgent: mpsc::Receiver<Inward>,
 }
 
 /// What was on the terminal, and who looks at it.
@@ -141,8 +154,8 @@ impl Caller {
 
 /// Carries what both sides say until the process ends, and says how, or until the caller leaves.
 async fn talk(process: &mut Process, from: ReadHalf<Stream>, caller: &Caller) -> Option<Ended> {
-    let (input, asked) = mpsc::channel(QUEUE);
-    let listening = listen(from, input);
+    let (asks, asked) = Asks::new();
+    let listening = listen(from, asks);
     let outcome = match process.terminal.take() {
         Some(terminal) => {
             let Ok(out) = terminal.try_clone() else {
@@ -193,7 +206,7 @@ enum Input {
 async fn finish(
     process: &mut Process,
     mut input: Input,
-    mut asked: mpsc::Receiver<Inward>,
+    mut asked: Asked,
     showing: impl Future<Output = ()>,
 ) -> Result<Exit, SandboxGone> {
     let mut showing = std::pin::pin!(showing);
@@ -213,7 +226,10 @@ async fn finish(
                 // It reads no more.
                 Ok(0) | Err(_) => unread.clear(),
             },
-            Some(frame) = asked.recv(), if unread.is_empty() => unread = feed(process, &mut input, frame).await,
+            Some(frame) = asked.urgent.recv() => drop(feed(process, &mut input, frame).await),
+            Some(frame) = asked.said.recv(), if unread.is_empty() => {
+                unread = feed(process, &mut input, frame).await;
+            }
         }
     }
 }
@@ -246,11 +262,32 @@ impl Input {
 }
 
 /// Hands on what the caller says until it leaves.
-async fn listen(mut from: ReadHalf<Stream>, to: mpsc::Sender<Inward>) {
+async fn listen(mut from: ReadHalf<Stream>, to: Asks) {
     while let Ok(Some(frame)) = read_inward(&mut from).await {
-        if to.send(frame).await.is_err() {
+        if !to.send(frame).await {
             return;
         }
+    }
+}
+
+impl Asks {
+    fn new() -> (Self, Asked) {
+        let (said, to_be_said) = mpsc::channel(QUEUE);
+        let (urgent, to_be_done) = mpsc::channel(QUEUE);
+        let asked = Asked {
+            said: to_be_said,
+            urgent: to_be_done,
+        };
+        (Self { said, urgent }, asked)
+    }
+
+    /// Whether anybody takes it.
+    async fn send(&self, frame: Inward) -> bool {
+        let to = match frame {
+            Inward::Input(_) | Inward::InputEnd => &self.said,
+            Inward::Resize(_) | Inward::Signal(_) => &self.urgent,
+        };
+        to.send(frame).await.is_ok()
     }
 }
 
@@ -302,7 +339,7 @@ impl Sessions {
             return Err("expected a terminal to keep, got none".to_owned());
         };
         let out = terminal.try_clone().map_err(|error| error.to_string())?;
-        let (to_process, asked) = mpsc::channel(QUEUE);
+        let (to_process, asked) = Asks::new();
         let session = Arc::new(Session {
             command: request.command.clone(),
             since_unix_ms: SystemClock.unix_millis(),
@@ -343,7 +380,8 @@ impl Sessions {
             return session.left_by(&viewer);
         }
         if let Some(size) = size {
-            drop(session.to_process.send(Inward::Resize(size)).await);
+            // One that has ended has no size.
+            let _taken = session.to_process.send(Inward::Resize(size)).await;
         }
         let showing = async {
             while let Some(frame) = shown.recv().await {

@@ -183,7 +183,7 @@ async fn converse(
                     Ok(bytes) if keeps && bytes.contains(&LEAVE) => {
                         // What was typed before goes in; that nobody takes it any more is as good.
                         drop(write_inward(&mut to, &before_leaving(&bytes)).await);
-                        return;
+                        return Outcome::Left;
                     }
                     Ok(bytes) if !bytes.is_empty() => Inward::Input(bytes),
                     // Nobody can say anything any more; what is heard goes on.
@@ -198,7 +198,13 @@ async fn converse(
                 },
                 signal = next_of(&mut passed) => Inward::Signal(signal),
             };
-            if write_inward(&mut to, &frame).await.is_err() {
+            let written = tokio::select! {
+                biased;
+                written = write_inward(&mut to, &frame) => written,
+                // Nobody takes what is said; whoever wants an end is not to wait for that. It ends with its caller.
+                signal = next_of(&mut passed) => return Outcome::Ended(Ended::Killed(i32::from(signal))),
+            };
+            if written.is_err() {
                 // Why is said on the other side.
                 return std::future::pending().await;
             }
@@ -207,7 +213,7 @@ async fn converse(
     tokio::select! {
         biased;
         heard = hearing => heard,
-        () = saying => Ok(Outcome::Left),
+        said = saying => Ok(said),
     }
 }
 

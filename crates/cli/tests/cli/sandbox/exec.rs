@@ -1,5 +1,9 @@
 //! Commands in a sandbox: what goes in, what comes out, and how they end.
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
 use rustix::process::Signal;
 
 use super::{Stage, fed};
@@ -131,5 +135,28 @@ async fn a_command_ends_with_its_caller() {
     running.signal(Signal::KILL);
     inside.end();
     assert_eq!(stage.said("work", "echo still"), "still\n");
+    stage.ends_well();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_does_not_wait_behind_input_that_nobody_reads() {
+    let stage = Stage::set().await;
+    stage.make("work", &[]);
+    let script = ["--", "sh", "-c", "echo ready >&2; exec sleep 60"];
+    let mut running = stage
+        .home
+        .command(&[&EXEC[..], &script].concat())
+        .stdin(File::open("/dev/zero").unwrap())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut said = BufReader::new(running.stderr.take().unwrap());
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let pid = rustix::process::Pid::from_child(&running);
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(143));
     stage.ends_well();
 }
