@@ -22,6 +22,7 @@ use farrier_pairing::{
 use farrier_sandbox::{Exec, Exit, Process, Sandbox};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinError;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -91,14 +92,12 @@ async fn watched(running: Arc<Running>, harness: Harness, sandbox: String) {
         };
         async move { watcher.run(telling, async move { own.ends().await }).await }
     };
-    let ended = supervise(Backoff::default(), start, |error, wait| {
+    let failed = |error: &JoinError, wait| {
         warn!(sandbox, %error, again_in = ?wait, "the watcher of devices failed");
-    });
-    if ended.await == Ended::Deadline {
-        info!(
-            sandbox,
-            "the watcher of devices has ended: its time is over"
-        );
+    };
+    // A watcher's time is limited, a sandbox's is not.
+    while supervise(Backoff::default(), start, failed).await == Ended::Deadline {
+        info!(sandbox, "the watcher of devices begins anew");
     }
 }
 

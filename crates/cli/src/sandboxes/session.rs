@@ -66,6 +66,8 @@ const KEPT_BYTES: usize = 256 * 1024;
 const QUEUE: usize = 16;
 /// For what is left in a command's pipes when it has ended: what it has started may hold them for ever.
 const REST: Duration = Duration::from_millis(500);
+/// For what somebody typed who has left.
+const LEAVING: Duration = Duration::from_secs(5);
 /// What the shell is, if no command is named.
 const SHELL: &[&str] = &[
     "/bin/sh",
@@ -394,11 +396,16 @@ impl Sessions {
             }
             None
         };
-        let ended = tokio::select! {
-            ended = showing => ended,
-            () = listen(from, session.to_process.clone()) => None,
+        let mut listening = std::pin::pin!(listen(from, session.to_process.clone()));
+        let (ended, heard) = tokio::select! {
+            ended = showing => (ended, false),
+            () = &mut listening => (None, true),
         };
         session.left_by(&viewer);
+        if ended.is_none() && !heard {
+            // It may have left while something was being shown: what it typed before goes in.
+            drop(timeout(LEAVING, listening).await);
+        }
         if let Some(ended) = ended {
             caller.end(ended).await;
         }
