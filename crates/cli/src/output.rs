@@ -14,6 +14,7 @@ use crate::failure::Failure;
 #[derive(Debug)]
 pub(crate) struct Output {
     coloured: bool,
+    terminal: bool,
     columns: usize,
 }
 
@@ -47,8 +48,14 @@ impl Output {
             .filter(|columns| *columns > 0);
         Self {
             coloured: terminal && colours_wanted(env),
+            terminal,
             columns: told.or(asked).unwrap_or(COLUMNS),
         }
+    }
+
+    /// Whether somebody looks at it.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal
     }
 
     /// How many columns there are.

@@ -40,6 +40,7 @@ use farrier_sandbox::{Launcher, LauncherCommand};
 use farrier_secrets::ProviderName;
 use farrier_serve::Tracker;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
@@ -65,8 +66,8 @@ struct Shop {
     rooms: Mutex<BTreeMap<SandboxName, Arc<Room>>>,
     /// What is done about sandboxes.
     acts: Tracker,
-    /// Whether what sandboxes believe is written, by this process.
-    trusted: Arc<Mutex<bool>>,
+    /// The lock of where sandboxes are, once what they believe is written there.
+    trusted: Arc<Mutex<Option<File>>>,
     /// Held as long as this process looks after them.
     _lock: File,
 }
@@ -90,8 +91,12 @@ struct Now {
     since_unix_ms: u64,
     reason: Option<String>,
     running: Option<Arc<Running>>,
+    /// Whether it was destroyed.
+    gone: bool,
 }
 
+/// Held by whoever does something about a sandbox, for as long as that takes.
+type Turn<'r> = tokio::sync::MutexGuard<'r, ()>;
 type Watching = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Between a sandbox's own end and its next start.
@@ -195,6 +200,10 @@ impl Sandboxes {
             );
             return Err(unable(Code::NotRunning, message));
         };
+        if request.keep && request.tty.is_none() {
+            let message = "expected a terminal for a session that is kept, got none".to_owned();
+            return Err(unable(Code::NotUnderstood, message));
+        }
         if let Some(id) = request.attach {
             if !running.sessions.has(id) {
                 let message = format!(
@@ -318,11 +327,22 @@ impl Shop {
             .stored(move |store| store.add_sandbox(&own.0, &own.1, (wanted, now)))
             .await?;
         let room = Arc::new(Room::of(stored));
+        let place = self.place(&room);
+        if place.is_taken() {
+            self.forget(&room).await?;
+            let message = format!(
+                "expected nothing at {}, got files of a sandbox that is not known here; move them away, or choose another name",
+                place.path().display()
+            );
+            return Err(unable(Code::Failed, message));
+        }
         self.rooms().insert(name.clone(), Arc::clone(&room));
         self.lend();
         if start && let Err(error) = self.start(&room).await {
             // It was never there.
-            drop(self.destroy(&name).await);
+            if let Err(left) = self.destroy(&name).await {
+                warn!(sandbox = %name, %left, "what was made of it is left");
+            }
             return Err(error);
         }
         info!(sandbox = %name, agent = spec.agent, route = spec.route, "sandbox made");
@@ -369,19 +389,21 @@ impl Shop {
 
     async fn start_wanted(self: &Arc<Self>, name: &SandboxName) -> Result<SandboxStatus, Unable> {
         let room = self.room(name)?;
+        let turn = room.turn.lock().await;
         let own = name.clone();
         self.stored(move |store| store.want_sandbox(&own, true))
             .await?;
-        self.start(&room).await?;
+        self.start_in_turn(&room, &turn).await?;
         Ok(self.told(&room))
     }
 
     async fn stop(&self, name: &SandboxName) -> Result<SandboxStatus, Unable> {
         let room = self.room(name)?;
+        let turn = room.turn.lock().await;
         let own = name.clone();
         self.stored(move |store| store.want_sandbox(&own, false))
             .await?;
-        room.end().await;
+        room.end_in_turn(&turn).await;
         Ok(self.told(&room))
     }
 
@@ -389,29 +411,35 @@ impl Shop {
     async fn destroy(&self, name: &SandboxName) -> Result<SandboxStatus, Unable> {
         let room = self.room(name)?;
         let told = self.told(&room);
+        let turn = room.turn.lock().await;
         let own = name.clone();
         self.stored(move |store| store.want_sandbox(&own, false))
             .await?;
-        room.end().await;
+        room.end_in_turn(&turn).await;
         let place = self.place(&room);
         let removed = spawn_blocking(move || place.remove()).await;
         let failed = |error: String| {
-            unable(
-                Code::Failed,
-                format!("cannot remove the files of {name}: {error}"),
-            )
+            let message = format!("cannot remove the files of {name}: {error}");
+            unable(Code::Failed, message)
         };
         match removed {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(failed(error.to_string())),
             Err(died) => return Err(failed(died.to_string())),
         }
-        let own = name.clone();
-        self.stored(move |store| store.remove_sandbox(&own)).await?;
-        self.rooms().remove(name);
-        self.lend();
+        self.forget(&room).await?;
         info!(sandbox = %name, "sandbox destroyed");
         Ok(told)
+    }
+
+    /// Removes what is known of it, so that its name and its user are free. Whoever waits for its turn is told.
+    async fn forget(&self, room: &Room) -> Result<(), Unable> {
+        let own = room.name.clone();
+        self.stored(move |store| store.remove_sandbox(&own)).await?;
+        room.now().gone = true;
+        self.rooms().remove(&room.name);
+        self.lend();
+        Ok(())
     }
 
     // --- how it is done ---
@@ -431,8 +459,11 @@ impl Shop {
         let origin = self.origin.clone();
         let fetched = spawn_blocking(move || {
             let examined = config::examine(Some(&origin.file), &origin.env, &origin.overrides);
-            if let Ok(examined) = examined {
-                origin.egress.refresh(&examined, &origin.env);
+            match examined {
+                Ok(examined) => origin.egress.refresh(&examined, &origin.env),
+                Err(_none) => {
+                    warn!("the configuration cannot be read; sandboxes have the keys of before");
+                }
             }
         });
         if let Err(died) = fetched.await {
@@ -442,7 +473,22 @@ impl Shop {
 
     /// Starts a sandbox that does not run, and sees to it that it goes on running.
     async fn start(self: &Arc<Self>, room: &Arc<Room>) -> Result<(), Unable> {
-        let _turn = room.turn.lock().await;
+        let turn = room.turn.lock().await;
+        self.start_in_turn(room, &turn).await
+    }
+
+    async fn start_in_turn(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        _turn: &Turn<'_>,
+    ) -> Result<(), Unable> {
+        if room.now().gone {
+            let name = room.name.clone();
+            return Err(refused(&SandboxError::Unknown { name }));
+        }
+        if self.acts.is_draining() {
+            return Err(Unable::Draining);
+        }
         if room.now().running.is_some() {
             return Ok(());
         }
@@ -540,10 +586,13 @@ impl Shop {
                 () = sleep(wait) => {}
                 () = self.acts.draining() => return,
             }
+            let turn = room.turn.lock().await;
             // Somebody may have stopped, started or destroyed it meanwhile.
-            if room.now().state != SandboxState::Failed || self.start(room).await.is_ok() {
+            let is_to_be_tried = room.now().state == SandboxState::Failed;
+            if !is_to_be_tried || self.start_in_turn(room, &turn).await.is_ok() {
                 return;
             }
+            drop(turn);
             wait = (wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
         }
     }
@@ -598,6 +647,7 @@ impl Room {
                 since_unix_ms: SystemClock.unix_millis(),
                 reason: None,
                 running: None,
+                gone: false,
             }),
         }
     }
@@ -620,7 +670,11 @@ impl Room {
 
     /// Ends it, in its turn.
     async fn end(&self) {
-        let _turn = self.turn.lock().await;
+        let turn = self.turn.lock().await;
+        self.end_in_turn(&turn).await;
+    }
+
+    async fn end_in_turn(&self, _turn: &Turn<'_>) {
         let running = self.now().running.take();
         if let Some(running) = running {
             running.end().await;
@@ -649,19 +703,25 @@ fn locked(env: &Environment) -> Result<File, String> {
     let directory = env.store_dir().ok_or(config::NO_STATE)?;
     let opened = Store::open(&directory).map(drop);
     opened.map_err(|error| with_causes(&error))?;
-    let path = directory.join("sandboxes.lock");
-    let file = OpenOptions::new()
+    let file = lock_of(&directory.join("sandboxes.lock"))?;
+    file.ok_or_else(|| {
+        "another gateway of this user looks after the sandboxes; ask that one, by its --config or --socket".to_owned()
+    })
+}
+
+/// A lock that the system releases with the process; none if another one holds it.
+fn lock_of(path: &std::path::Path) -> Result<Option<File>, String> {
+    let opened = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(&path);
-    let file = file.map_err(|error| format!("cannot open {}: {error}", path.display()))?;
+        .open(path);
+    let file = opened.map_err(|error| format!("cannot open {}: {error}", path.display()))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(_taken) => Err(
-            "another gateway of this user looks after the sandboxes; ask that one, by its --config or --socket".to_owned(),
-        ),
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(format!("cannot lock {}: {errno}", path.display())),
     }
 }
 
@@ -694,19 +754,29 @@ fn prepare(ground: &Ground, place: &Place) -> Result<(), String> {
 }
 
 /// Writes what sandboxes believe, once.
+///
+/// The place is locked with it: whoever looks after sandboxes there under another home would give them the same users.
 fn entrust(
     ground: &Ground,
     authority: Option<&std::path::Path>,
-    done: &Mutex<bool>,
+    held: &Mutex<Option<File>>,
 ) -> Result<(), String> {
-    let mut done = lock(done);
-    if *done {
+    let mut held = lock(held);
+    if held.is_some() {
         return Ok(());
     }
+    let beside = ground.trust();
+    let made = std::fs::create_dir_all(&beside);
+    made.map_err(|error| format!("cannot make {}: {error}", beside.display()))?;
+    let file = lock_of(&beside.join("lock"))?;
+    let file = file.ok_or_else(|| {
+        let place = ground.path().display();
+        format!("another gateway keeps sandboxes in {place}; name another place with XDG_DATA_HOME")
+    })?;
     let authority = authority.ok_or(config::NO_STATE)?;
     furnish::write_trust(ground, authority)
         .map_err(|error| format!("cannot write what sandboxes believe: {error}"))?;
-    *done = true;
+    *held = Some(file);
     Ok(())
 }
 

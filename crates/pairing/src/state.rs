@@ -14,7 +14,7 @@ use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde_json::Value;
 
@@ -23,7 +23,11 @@ use crate::wal::{Log, LookError};
 
 /// The state directory of a harness on this host.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct StateDir(PathBuf);
+pub struct StateDir {
+    path: PathBuf,
+    /// A directory above it that nobody else can replace; below it no link is followed.
+    within: Option<PathBuf>,
+}
 
 /// Reads what waits, again and again.
 #[derive(Debug)]
@@ -54,13 +58,27 @@ impl StateDir {
     /// The directory that the harness calls `OPENCLAW_STATE_DIR`; usually `~/.openclaw`. It need not be there yet.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self(path.into())
+        Self {
+            path: path.into(),
+            within: None,
+        }
+    }
+
+    /// The same, below a home that is somebody else's to write in, such as a sandbox's: whatever they put in the way leads
+    /// nowhere else. The home itself is not theirs to replace.
+    #[must_use]
+    pub fn within(home: impl Into<PathBuf>, below: impl AsRef<Path>) -> Self {
+        let home = home.into();
+        Self {
+            path: home.join(below),
+            within: Some(home),
+        }
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// A document of it, if it is there.
@@ -79,7 +97,23 @@ impl StateDir {
     /// One of its directories, if it is there and none that leads elsewhere.
     pub(crate) fn directory(&self, name: &str) -> io::Result<Option<OwnedFd>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        there(rustix::fs::open(self.0.join(name), flags, Mode::empty()))
+        let path = self.path.join(name);
+        let Some(home) = &self.within else {
+            return there(rustix::fs::open(path, flags, Mode::empty()));
+        };
+        let above = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Some(above) = there(rustix::fs::open(home, above, Mode::empty()))? else {
+            return Ok(None);
+        };
+        let below = path.strip_prefix(home).map_err(io::Error::other)?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        there(rustix::fs::openat2(
+            above,
+            below,
+            flags,
+            Mode::empty(),
+            resolve,
+        ))
     }
 
     /// A plain file of it, if it is there.
@@ -205,5 +239,24 @@ mod tests {
             state.json("devices", "pending.json").is_err(),
             "a linked directory"
         );
+    }
+
+    #[test]
+    fn below_a_home_of_somebody_else_no_link_leads_anywhere() {
+        let place = tempfile::tempdir().unwrap();
+        let (home, other) = (place.path().join("home"), place.path().join("other"));
+        fs::create_dir_all(other.join("devices")).unwrap();
+        fs::create_dir(&home).unwrap();
+        fs::write(other.join("devices/pending.json"), "{}").unwrap();
+        let state = StateDir::within(&home, ".openclaw");
+        assert!(state.json("devices", "pending.json").unwrap().is_none());
+        symlink(&other, home.join(".openclaw")).unwrap();
+        assert!(state.json("devices", "pending.json").is_err());
+        // The same without a home is the user's own, who may have put a link there.
+        let own = StateDir::at(home.join(".openclaw"));
+        assert!(own.json("devices", "pending.json").unwrap().is_some());
+        fs::remove_file(home.join(".openclaw")).unwrap();
+        fs::rename(&other, home.join(".openclaw")).unwrap();
+        assert!(state.json("devices", "pending.json").unwrap().is_some());
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
@@ -28,8 +28,7 @@ const TOLD_OF: WatchFlags = WatchFlags::CLOSE_WRITE
     .union(WatchFlags::MODIFY)
     .union(WatchFlags::MOVED_TO)
     .union(WatchFlags::MOVE_SELF)
-    .union(WatchFlags::ONLYDIR)
-    .union(WatchFlags::DONT_FOLLOW);
+    .union(WatchFlags::ONLYDIR);
 /// A few dozen events, each with a name of usual length.
 const BUFFER_BYTES: usize = 4096;
 
@@ -55,15 +54,20 @@ impl Wakes {
 
     /// Watches what has appeared since; what is watched already stays so.
     fn watch(&mut self, state: &StateDir) -> io::Result<()> {
-        let path = state.path();
-        self.watched
-            .insert(inotify::add_watch(&self.inotify, path, TOLD_OF)?);
+        self.watch_one(state, "")?;
         for directory in DIRECTORIES {
             // What is not there yet is waited for in the directory above.
-            if let Ok(watched) = inotify::add_watch(&self.inotify, path.join(directory), TOLD_OF) {
-                self.watched.insert(watched);
-            }
+            let _watched_or_not_there = self.watch_one(state, directory);
         }
+        Ok(())
+    }
+
+    /// Watches the directory that was opened, whatever takes its name meanwhile.
+    fn watch_one(&mut self, state: &StateDir, name: &str) -> io::Result<()> {
+        let directory = state.directory(name)?.ok_or(io::ErrorKind::NotFound)?;
+        let opened = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        let watched = inotify::add_watch(&self.inotify, opened, TOLD_OF)?;
+        self.watched.insert(watched);
         Ok(())
     }
 

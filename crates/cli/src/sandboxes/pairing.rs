@@ -17,7 +17,8 @@ use farrier_control::PairingStatus;
 use farrier_ledger::{Clock as _, SystemClock};
 use farrier_pairing::{
     Backoff, Ended, Happening, Harness, Invocation, Note, Observer, Output, Pace, Pairing, Policy,
-    RunError, Runner, Standing, StateDir, TIMED_OUT, Version, Waiting, Watcher, supervise,
+    Recovery, RunError, Runner, Standing, StateDir, TIMED_OUT, Version, Waiting, Watcher,
+    supervise,
 };
 use farrier_sandbox::{Exec, Exit, Process, Sandbox};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -67,12 +68,14 @@ fn harness(start: &Start<'_>) -> Option<Harness> {
     }
     let program = installed.program(devices.program)?;
     let program = furnish::inside(installed, &program);
-    let state = start.place.home().join(installed.harness.config_dir()?);
+    let state = StateDir::within(start.place.home(), installed.harness.config_dir()?);
+    let version = installed.version.parse::<Version>().ok();
     Some(Harness {
         command: vec![program.into_os_string()],
         env: Vec::new(), // the sandbox's own
-        state: Some(StateDir::at(state)),
-        version: installed.version.parse::<Version>().ok(),
+        state: Some(state),
+        // What is written down for some versions is not ours to write in a sandbox's home.
+        version: version.filter(|version| !Recovery::needed_by(*version)),
     })
 }
 

@@ -133,6 +133,16 @@ impl Place {
         Ok(())
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether there is something already.
+    pub(crate) fn is_taken(&self) -> bool {
+        fs::symlink_metadata(&self.dir).is_ok()
+    }
+
     /// Removes everything. It is no error if nothing is there.
     pub(crate) fn remove(&self) -> io::Result<()> {
         match fs::remove_dir_all(&self.dir) {

@@ -63,8 +63,24 @@ const RESERVED: &[&str] = &[
     "/libx32", "/proc", "/sbin", "/sys", "/usr",
 ];
 
+/// Another system than the host's must not be one that holds what Farrier keeps.
+fn check_rootfs(spec: &SandboxSpec, env: &Environment) -> Result<(), Missing> {
+    let Some(rootfs) = &spec.rootfs else {
+        return Ok(());
+    };
+    let mount = MountSpec {
+        host: rootfs.clone(),
+        inside: PathBuf::from("/mnt"),
+        writable: false,
+    };
+    mounts(&[mount], env).map(drop)
+}
+
 /// Looks everything up.
 pub(crate) fn ready(spec: &SandboxSpec, origin: &Origin) -> Result<Ready, Missing> {
+    // Again at each start: what a path leads to may have changed.
+    mounts(&spec.mounts, &origin.env)?;
+    check_rootfs(spec, &origin.env)?;
     let installed = match spec.agent.as_str() {
         "generic" if spec.serve && spec.command.is_empty() => return Err(Missing::NothingToServe),
         "generic" => None,
@@ -154,7 +170,8 @@ pub(crate) fn mounts(mounts: &[MountSpec], env: &Environment) -> Result<Vec<Moun
     let state = [env.store_dir(), env.egress_dir()].into_iter().flatten();
     let state = state.filter_map(|dir| Some(dir.parent()?.to_owned()));
     let others = Ground::of(env).map(|ground| ground.path().to_owned());
-    let own: Vec<PathBuf> = state.chain(others).collect();
+    let sockets = config::control_directories(env);
+    let own: Vec<PathBuf> = state.chain(others).chain(sockets).collect();
     mounts.iter().map(|mount| resolved(mount, &own)).collect()
 }
 

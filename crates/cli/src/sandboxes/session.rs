@@ -19,8 +19,8 @@ use farrier_ledger::{Clock as _, SystemClock};
 use farrier_sandbox::{Exec, Exit, Io, Process, Sandbox, SandboxGone, WindowSize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::unix::pipe;
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
 
 use crate::config::with_causes;
 
@@ -111,18 +111,7 @@ pub(crate) async fn run(stream: Stream, sandbox: &Sandbox, request: &ExecRequest
         Err(error) => return caller.end(Ended::Unstarted(with_causes(&error))).await,
     };
     let within = request.timeout_ms.map(Duration::from_millis);
-    let talked = talk(&mut process, reading, &caller);
-    let ended = match within {
-        Some(within) => timeout(within, talked)
-            .await
-            .unwrap_or(Some(Ended::TimedOut)),
-        None => talked.await,
-    };
-    match ended {
-        Some(Ended::TimedOut) => {
-            end(&mut process).await;
-            caller.end(Ended::TimedOut).await;
-        }
+    match talk(&mut process, reading, &caller, within).await {
         Some(ended) => caller.end(ended).await,
         // Nobody waits for it any more.
         None => end(&mut process).await,
@@ -155,16 +144,23 @@ impl Caller {
 }
 
 /// Carries what both sides say until the process ends, and says how, or until the caller leaves.
-async fn talk(process: &mut Process, from: ReadHalf<Stream>, caller: &Caller) -> Option<Ended> {
+async fn talk(
+    process: &mut Process,
+    from: ReadHalf<Stream>,
+    caller: &Caller,
+    within: Option<Duration>,
+) -> Option<Ended> {
     let (asks, asked) = Asks::new();
     let listening = listen(from, asks);
-    let outcome = match process.terminal.take() {
+    let (over, ended) = watch::channel(false);
+    let end = End { over, within };
+    match process.terminal.take() {
         Some(terminal) => {
             let Ok(out) = terminal.try_clone() else {
                 return Some(Ended::Unstarted("no more descriptors".to_owned()));
             };
-            let showing = show(Some(out), Outward::Output, caller);
-            let done = finish(process, Input::Terminal(terminal), asked, showing);
+            let showing = show(Some(out), Outward::Output, caller, ended);
+            let done = finish(process, Input::Terminal(terminal), asked, showing, end);
             tokio::select! {
                 done = done => Some(done),
                 () = listening => None,
@@ -175,18 +171,17 @@ async fn talk(process: &mut Process, from: ReadHalf<Stream>, caller: &Caller) ->
             let stdin = process.stdin.take();
             let showing = async {
                 tokio::join!(
-                    show(stdout, Outward::Output, caller),
-                    show(stderr, Outward::Errors, caller)
+                    show(stdout, Outward::Output, caller, ended.clone()),
+                    show(stderr, Outward::Errors, caller, ended)
                 );
             };
-            let done = finish(process, Input::Pipe(stdin), asked, showing);
+            let done = finish(process, Input::Pipe(stdin), asked, showing, end);
             tokio::select! {
                 done = done => Some(done),
                 () = listening => None,
             }
         }
-    };
-    outcome.map(ending)
+    }
 }
 
 fn ending(exit: Result<Exit, SandboxGone>) -> Ended {
@@ -203,6 +198,13 @@ enum Input {
     Terminal(farrier_sandbox::Pty),
 }
 
+/// How the end of a process comes, and who is told that it has.
+struct End {
+    over: watch::Sender<bool>,
+    /// How long it may take.
+    within: Option<Duration>,
+}
+
 /// Feeds a process and shows what it writes until it has ended and all that it wrote is shown. What it does not read yet
 /// waits: it may not read on before somebody has taken what it writes.
 async fn finish(
@@ -210,17 +212,24 @@ async fn finish(
     mut input: Input,
     mut asked: Asked,
     showing: impl Future<Output = ()>,
-) -> Result<Exit, SandboxGone> {
+    End { over, within }: End,
+) -> Ended {
     let mut showing = std::pin::pin!(showing);
-    let mut shown = false;
+    let mut patience = std::pin::pin!(sleep(within.unwrap_or(Duration::MAX)));
+    let (mut shown, mut timed_out) = (false, false);
     let mut unread = Bytes::new();
     loop {
         tokio::select! {
             exit = process.wait() => {
+                over.send_replace(true);
                 if !shown {
-                    drop(timeout(REST, showing).await);
+                    showing.await;
                 }
-                return exit;
+                return if timed_out { Ended::TimedOut } else { ending(exit) };
+            }
+            () = &mut patience, if within.is_some() && !timed_out => {
+                timed_out = true;
+                end(process).await;
             }
             () = &mut showing, if !shown => shown = true,
             written = input.write(&unread), if !unread.is_empty() => match written {
@@ -293,17 +302,36 @@ impl Asks {
     }
 }
 
+/// Reads what comes next: nothing at the end, or when the process has ended and nothing has come for a moment.
+async fn next(
+    from: &mut (impl AsyncRead + Unpin),
+    buffer: &mut [u8],
+    ended: &mut watch::Receiver<bool>,
+) -> usize {
+    let read = tokio::select! {
+        biased;
+        read = from.read(buffer) => read,
+        // What is waited with is let go before anything else is awaited.
+        () = async { drop(ended.wait_for(|ended| *ended).await) } => {
+            timeout(REST, from.read(buffer)).await.unwrap_or(Ok(0))
+        }
+    };
+    // One that cannot be read has nothing more.
+    read.unwrap_or_default()
+}
+
 /// Shows the caller what comes until nothing does.
 async fn show(
     from: Option<impl AsyncRead + Unpin>,
     as_frame: fn(Bytes) -> Outward,
     caller: &Caller,
+    mut ended: watch::Receiver<bool>,
 ) {
     let Some(mut from) = from else {
         return;
     };
     let mut buffer = vec![0; 32 * 1024];
-    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+    while let read @ 1.. = next(&mut from, &mut buffer, &mut ended).await {
         let piece = Bytes::copy_from_slice(&buffer[..read]);
         if !caller.tell(&as_frame(piece)).await {
             return;
@@ -352,12 +380,21 @@ impl Sessions {
         lock(&self.all).insert(id, Arc::clone(&session));
         let sessions = Arc::clone(self);
         let carried = async move {
-            let watching = session.watch(out);
-            let exit = finish(&mut process, Input::Terminal(terminal), asked, watching).await;
+            let (over, ended) = watch::channel(false);
+            let end = End { over, within: None };
+            let watching = session.watch(out, ended);
+            let ended = finish(
+                &mut process,
+                Input::Terminal(terminal),
+                asked,
+                watching,
+                end,
+            )
+            .await;
             lock(&sessions.all).remove(&id);
             let viewer = lock(&session.screen).viewer.take();
             if let Some(viewer) = viewer {
-                drop(viewer.send(Outward::Ended(ending(exit))).await);
+                drop(viewer.send(Outward::Ended(ended)).await);
             }
         };
         Ok((id, carried))
@@ -415,9 +452,9 @@ impl Sessions {
 impl Session {
     /// Keeps what comes, and shows it to whoever looks. A viewer that does not read keeps the terminal from going on, as a
     /// real one would.
-    async fn watch(&self, mut from: impl AsyncRead + Unpin) {
+    async fn watch(&self, mut from: impl AsyncRead + Unpin, mut ended: watch::Receiver<bool>) {
         let mut buffer = vec![0; 32 * 1024];
-        while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        while let read @ 1.. = next(&mut from, &mut buffer, &mut ended).await {
             let piece = &buffer[..read];
             let viewer = {
                 let mut screen = lock(&self.screen);

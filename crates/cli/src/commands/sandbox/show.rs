@@ -205,7 +205,7 @@ fn kept(service: &ServiceStatus) -> String {
     told.extend(exit.map(|exit| format!("the last {exit}")));
     let last = service.last_output.as_ref();
     let last = last.and_then(|output| output.lines().next_back());
-    told.extend(last.map(|last| format!("it said: {last}")));
+    told.extend(last.map(|last| format!("it said: {}", plain(last))));
     told.join("; ")
 }
 
@@ -242,7 +242,7 @@ pub(super) fn logs(arguments: &Logs, context: &Context<'_>) -> Result<ExitCode, 
     reader.read_to_end(&mut text).map_err(failed)?;
     context
         .output
-        .text(&String::from_utf8_lossy(newest(&text, arguments.last)))?;
+        .text(&printable(newest(&text, arguments.last), context))?;
     if !arguments.follow {
         return Ok(ExitCode::SUCCESS);
     }
@@ -256,6 +256,21 @@ fn log_of(status: &SandboxStatus) -> Result<PathBuf, Failure> {
     let dir =
         dir.ok_or_else(|| Failure::user("expected a sandbox with a home, got one without"))?;
     Ok(dir.join("log").join("service.log"))
+}
+
+/// What a program in a sandbox wrote, as text: on a terminal without what could do something to that.
+fn printable(text: &[u8], context: &Context<'_>) -> String {
+    let text = String::from_utf8_lossy(text);
+    match context.output.is_terminal() {
+        true => plain(&text),
+        false => text.into_owned(),
+    }
+}
+
+/// Without control characters but the ends of lines and tabs.
+fn plain(text: &str) -> String {
+    let harmless = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
+    text.chars().filter(harmless).collect()
 }
 
 /// The last so many lines.
@@ -286,7 +301,7 @@ async fn follow(path: &Path, mut file: File, context: &Context<'_>) -> Result<()
         loop {
             let mut text = Vec::new();
             file.read_to_end(&mut text).map_err(failed)?;
-            context.output.text(&String::from_utf8_lossy(&text))?;
+            context.output.text(&printable(&text, context))?;
             let here = file.metadata().map_err(failed)?.ino();
             match File::open(path) {
                 Ok(next) if next.metadata().map_err(failed)?.ino() != here => {
@@ -356,7 +371,15 @@ impl Written {
 
 #[cfg(test)]
 mod tests {
-    use super::newest;
+    use super::{newest, plain};
+
+    #[test]
+    fn what_a_sandbox_wrote_does_nothing_to_a_terminal() {
+        assert_eq!(
+            plain("a\u{1b}]52;c;x\u{7}\tb\r\n\u{9b}2J"),
+            "a]52;c;x\tb\n2J"
+        );
+    }
 
     #[test]
     fn the_newest_lines_are_shown_whole() {
